@@ -1,0 +1,1 @@
+"""What every other room speaks of: errors, geometry, manifests, runs, metrics, statistics."""

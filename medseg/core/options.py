@@ -1,0 +1,100 @@
+"""Command-line flags from a frozen dataclass: its fields, with its docstring as their help."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn, TypeVar, Union
+
+from medseg.core.errors import OptionError, suggestion
+
+Options = TypeVar("Options")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message}\n{self.format_usage().strip()}")
+
+
+def parse_options(
+    options: type[Options], arguments: Sequence[str], verb: str, summary: str
+) -> Options:
+    """Parse the arguments of one verb.
+
+    Args:
+        options: A dataclass whose docstring documents each field under `Attributes:`.
+        arguments: What followed the verb on the command line.
+        verb: The verb, for the usage line.
+        summary: What the verb does, for the help.
+
+    Raises:
+        OptionError: If an argument is unknown, missing or of the wrong kind.
+        SystemExit: With status 0 after `--help`.
+    """
+    parser = build_parser(options, verb, summary)
+    known, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [f"--{field.name}" for field in dataclasses.fields(options)]  # type: ignore[arg-type]
+        near = suggestion(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}.{near}")
+    values = vars(known)
+    return options(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def build_parser(options: type[Any], verb: str, summary: str) -> argparse.ArgumentParser:
+    """Return the parser of one verb."""
+    parser = _Parser(
+        prog=f"medseg {verb}",
+        description=summary,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    hints = typing.get_type_hints(options)
+    texts = field_docs(options)
+    for field in dataclasses.fields(options):
+        parser.add_argument(f"--{field.name}", **_argument(field, hints[field.name], texts))
+    return parser
+
+
+def field_docs(options: type[Any]) -> dict[str, str]:
+    """Return the text of each field under `Attributes:` in the docstring of a dataclass."""
+    section = re.split(r"^\s*Attributes:\s*$", options.__doc__ or "", flags=re.MULTILINE)[-1]
+    texts: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        if match := re.match(r"\s{4,8}(\w+): (.*)", line):
+            name, texts[match[1]] = match[1], match[2]
+        elif name and line.strip():
+            texts[name] += f" {line.strip()}"
+    return texts
+
+
+def _argument(field: dataclasses.Field[Any], hint: Any, texts: dict[str, str]) -> dict[str, Any]:
+    """Return the keywords of `add_argument` for one field."""
+    required = field.default is dataclasses.MISSING
+    help_text = texts[field.name].replace("%", "%%")
+    keywords: dict[str, Any] = {"help": help_text, "required": required}
+    if not required:
+        keywords["default"] = field.default
+        if field.default in (None, ()):
+            keywords["default"] = argparse.SUPPRESS
+    if hint is bool:
+        return {**keywords, "action": argparse.BooleanOptionalAction}
+    kind = _without_none(hint)
+    if typing.get_origin(kind) is tuple:
+        kind = typing.get_args(kind)[0]
+        keywords |= {"nargs": "+", "action": "extend"}
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        return {**keywords, "choices": choices, "type": type(choices[0])}
+    return {**keywords, "type": kind, "metavar": field.name.upper()}
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    return hint

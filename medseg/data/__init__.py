@@ -1,0 +1,1 @@
+"""From files to patches: transforms, cache, data module, phantoms."""

@@ -1,0 +1,1 @@
+"""Runs any list of jobs; knows no medical word."""

@@ -1,0 +1,1 @@
+"""A trained network to label maps, one case or a folder. Imports no Lightning."""

@@ -1,0 +1,1 @@
+"""Networks, norms, the sliding window: tensors in, tensors out."""

@@ -1,0 +1,1 @@
+"""Run directories and score files to one self-contained HTML page."""

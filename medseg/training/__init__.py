@@ -1,0 +1,1 @@
+"""The Lightning module, its command line and callbacks."""
