@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TextIO
 
 from medseg import __version__
 from medseg.core.errors import MedsegError, suggestion
@@ -87,19 +89,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] in ("-V", "--version"):
         print(f"medseg {__version__}")
         return 0
+    _show_log()
     try:
         return _run(given[0], given[1:])
     except MedsegError as error:
-        print(f"medseg {given[0]}: {error}", file=sys.stderr)
-        return 2
+        message, status = str(error), 2
     except KeyboardInterrupt:
-        print(f"medseg {given[0]}: interrupted", file=sys.stderr)
-        return 130
+        message, status = "interrupted", 130
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception:
-        traceback.print_exc()
-        return 1
+        message, status = traceback.format_exc(), 1
+    print(f"medseg {given[0]}: {message}", file=sys.stderr)
+    return status
+
+
+class _Console(logging.StreamHandler[TextIO]):
+    """Shows log lines on whatever standard error is now (tests and notebooks exchange it)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def _show_log() -> None:
+    """Show the log plainly; a library is silent until asked, a command speaks."""
+    log = logging.getLogger("medseg")
+    if not any(isinstance(handler, _Console) for handler in log.handlers):
+        handler = _Console()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
 
 
 def usage() -> str:
@@ -126,6 +147,6 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     return int(_load(verb.run)(options) or 0)
 
 
-def _load(target: str):  # type: ignore[no-untyped-def]
+def _load(target: str) -> Any:
     module, attribute = target.split(":")
     return getattr(importlib.import_module(module), attribute)

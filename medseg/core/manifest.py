@@ -23,9 +23,9 @@ MAX_CASE_ID_BYTES = 200
 """Leaves room for an ending and a temporary name under the usual 255 bytes of a file name."""
 
 _KEYS = {
-    "name", "description", "licence", "license", "reference", "release", "source", "tensorImageSize",
-    "channel_names", "modality", "labels", "training", "test", "numTraining", "numTest",
-    "file_ending", "regions_class_order", "overwrite_image_reader_writer",
+    "name", "description", "licence", "license", "reference", "release", "source",
+    "tensorImageSize", "channel_names", "modality", "labels", "training", "test", "numTraining",
+    "numTest", "file_ending", "regions_class_order", "overwrite_image_reader_writer",
 }  # fmt: skip
 
 

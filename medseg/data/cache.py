@@ -1,0 +1,179 @@
+"""Preprocessed cases on disk: never stale, never half-written.
+
+An entry is a folder named by a hash of everything it depends on: the content of the files, the
+preprocessing, the label table and the versions of the code that made it. It appears by a rename,
+complete, and an entry whose files are not as its own list says is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.core.manifest import Case, Manifest
+from medseg.data.transforms import IGNORE_INDEX, Prepared, Preprocessing, prepare_case
+
+FORMAT = 1
+"""Raised whenever the preprocessing code changes what it makes."""
+
+MAX_FOREGROUND = 10_000
+"""Voxel positions kept per class to sample patches around."""
+
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A preprocessed case on disk; arrays are mapped, not loaded.
+
+    Attributes:
+        case_id: The case.
+        folder: Where it lies.
+    """
+
+    case_id: str
+    folder: Path
+
+    def image(self) -> NDArray[np.float32]:
+        """Return the image, shape (C, I, J, K)."""
+        return np.load(self.folder / "image.npy", mmap_mode="r")  # type: ignore[no-any-return]
+
+    def label(self) -> NDArray[np.uint8]:
+        """Return the class indices, shape (I, J, K)."""
+        return np.load(self.folder / "label.npy", mmap_mode="r")  # type: ignore[no-any-return]
+
+    def foreground(self) -> NDArray[np.int32]:
+        """Return rows (class, i, j, k) of foreground voxels to sample around."""
+        return np.load(self.folder / "foreground.npy")  # type: ignore[no-any-return]
+
+
+class Cache:
+    """Preprocessed cases of one manifest under one preprocessing.
+
+    Args:
+        folder: Where entries lie; may be shared by many runs.
+        manifest: The data set.
+        preprocessing: How its cases become network input.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, preprocessing: Preprocessing) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.preprocessing = preprocessing
+
+    def prepare(self, cases: Sequence[Case], progress: Progress | None = None) -> list[Entry]:
+        """Return the entries of `cases`, made where they are not there yet.
+
+        Raises:
+            VolumeError: If a file is refused.
+            GeometryError: If a label does not lie on its image.
+        """
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            entries = pool.map(self.entry, cases)
+            shown = progress(entries, "preprocessing", len(cases)) if progress else entries
+            return list(shown)
+
+    def entry(self, case: Case) -> Entry:
+        """Return the entry of one case, made if it is not there or not whole."""
+        folder = self.folder / self._key(case)
+        if not _is_whole(folder):
+            paths = [self.manifest.file(name) for name in case.images]
+            label = self.manifest.file(case.label) if case.label else None
+            prepared = prepare_case(
+                paths,
+                label,
+                len(self.manifest.channel_names),
+                list(self.manifest.labels.values()),
+                self.preprocessing,
+                self.manifest.ignore_value,
+            )
+            _store(folder, prepared)
+        return Entry(case.case_id, folder)
+
+    def _key(self, case: Case) -> str:
+        parts: dict[str, Any] = {
+            "format": FORMAT,
+            "monai": monai.__version__,
+            "numpy": np.__version__,
+            "preprocessing": asdict(self.preprocessing),
+            "labels": list(self.manifest.labels.values()),
+            "ignore": self.manifest.ignore_value,
+            "channels": len(self.manifest.channel_names),
+            "images": len(case.images),
+            "files": [_digest(path) for path in self.manifest.files(case)],
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def default_folder() -> Path:
+    """Return the user's cache folder (XDG_CACHE_HOME, or ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medseg"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether every file of an entry has the size its list says."""
+    try:
+        sizes: dict[str, int] = json.loads((folder / "sizes.json").read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _store(folder: Path, prepared: Prepared) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+    try:
+        _save(temporary / "image.npy", prepared.image)
+        if prepared.label is not None:
+            _save(temporary / "label.npy", prepared.label)
+            _save(temporary / "foreground.npy", _foreground(prepared.label))
+        sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
+        with (temporary / "sizes.json").open("w", encoding="utf-8") as file:
+            json.dump(sizes, file)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            temporary.rename(folder)
+        except OSError:  # another process was faster; its entry has the same content
+            if not _is_whole(folder):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _foreground(label: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return rows (class, i, j, k): all voxels of a class, or an even choice of them."""
+    rows = [np.empty((0, 4), dtype=np.int32)]
+    for index in np.unique(label):
+        if index in (0, IGNORE_INDEX):
+            continue
+        where = np.argwhere(label == index).astype(np.int32)
+        where = where[:: max(1, len(where) // MAX_FOREGROUND)]
+        rows.append(np.insert(where, 0, int(index), axis=1))
+    return np.concatenate(rows)

@@ -1,0 +1,127 @@
+"""The Lightning data module: a manifest's folds as patches and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from medseg.core.errors import OptionError
+from medseg.core.manifest import Manifest, load_manifest
+from medseg.data.cache import Cache, Entry, Progress, default_folder
+from medseg.data.patches import NumberSampler, PatchDataset, VolumeDataset
+from medseg.data.transforms import Augmentation, Preprocessing
+
+
+class SegmentationData(pl.LightningDataModule):
+    """Training patches and validation volumes of a manifest.
+
+    Args:
+        manifest: Data set manifest (JSON), an MSD dataset.json or an nnU-Net raw folder.
+        root: Folder the manifest's paths are relative to; the manifest's own if not given.
+        fold: Fold to validate on; never trained on.
+        train_folds: Folds to train on; all but `fold` if not given.
+        patch_size: Voxels of a training patch and of the sliding window.
+        batch_size: Patches in one forward pass on one device.
+        steps_per_epoch: Optimizer steps in an epoch; validation comes between epochs.
+        foreground: Share of the patches centred on a foreground voxel.
+        preprocessing: Spacing, orientation and intensity scaling.
+        augmentation: What is varied in training; null for nothing.
+        num_workers: Loader processes; the patches do not depend on it.
+        cache_dir: Folder of preprocessed cases; the user's cache folder if not given.
+    """
+
+    def __init__(
+        self,
+        manifest: Path,
+        root: Path | None = None,
+        fold: int = 0,
+        train_folds: list[int] | None = None,
+        patch_size: tuple[int, int, int] = (64, 64, 64),
+        batch_size: int = 2,
+        steps_per_epoch: int = 250,
+        foreground: float = 0.5,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
+        augmentation: Augmentation | None = Augmentation(),  # noqa: B008 - frozen
+        num_workers: int = 0,
+        cache_dir: Path | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or steps_per_epoch < 1:
+            raise OptionError("data.batch_size and data.steps_per_epoch must be at least 1.")
+        self.manifest: Manifest = load_manifest(manifest, root)
+        self.train_cases, self.val_cases = self.manifest.split(fold, train_folds)
+        self.manifest.require_files((*self.train_cases, *self.val_cases))
+        self.fold = fold
+        self.patch_size = patch_size
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.foreground = foreground
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self.num_workers = num_workers
+        self.progress: Progress | None = None
+        self.seed = torch.initial_seed() % 2**32
+        self._cache = Cache(cache_dir or default_folder(), self.manifest, preprocessing)
+        self._entries: dict[str, list[Entry]] = {}
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """What a network trained on this data must know about it; primitives only."""
+        return {
+            "manifest": self.manifest.name,
+            "channel_names": list(self.manifest.channel_names),
+            "labels": dict(self.manifest.labels),
+            "patch_size": list(self.patch_size),
+            "batch_size": self.batch_size,
+            "preprocessing": asdict(self.preprocessing),
+            "train_cases": [case.case_id for case in self.train_cases],
+            "val_cases": [case.case_id for case in self.val_cases],
+        }
+
+    def prepare_data(self) -> None:
+        """Preprocess every case once, on one process."""
+        self._cache.prepare((*self.train_cases, *self.val_cases), self.progress)
+
+    def setup(self, stage: str) -> None:
+        """Look up the preprocessed cases."""
+        if not self._entries:
+            self._entries = {"val": self._cache.prepare(self.val_cases)}
+        if stage == "fit" and "train" not in self._entries:
+            self._entries["train"] = self._cache.prepare(self.train_cases)
+
+    def _patches(self) -> PatchDataset:
+        return PatchDataset(
+            self._entries["train"],
+            self.patch_size,
+            self.foreground,
+            self.augmentation.build() if self.augmentation else None,
+            self.seed,
+        )
+
+    def population(self, batches: int) -> Iterator[torch.Tensor]:
+        """Yield batches of training images, shape (B, C, *patch_size), always the same ones."""
+        dataset = self._patches()
+        for batch in range(batches):
+            numbers = range(batch * self.batch_size, (batch + 1) * self.batch_size)
+            yield torch.stack([dataset[number]["image"] for number in numbers])
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return batches of {"image" (B, C, *patch_size), "label" (B, *patch_size)}."""
+        return DataLoader(
+            self._patches(),
+            batch_size=self.batch_size,
+            sampler=NumberSampler(self.steps_per_epoch * self.batch_size),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return one whole volume at a time."""
+        return DataLoader(VolumeDataset(self._entries["val"]), batch_size=1)

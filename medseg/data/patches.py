@@ -1,0 +1,134 @@
+"""Patches for training and whole volumes for validation; every draw depends on (seed, number)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Compose
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from medseg.data.cache import Entry
+from medseg.data.transforms import augmented
+
+
+class PatchDataset(Dataset[dict[str, Any]]):
+    """Training patches by number, an endless sequence that is the same for any worker count.
+
+    Cases come in shuffled passes, so that after n passes each was used n times.
+
+    Args:
+        entries: Preprocessed cases.
+        patch_size: Voxels of a patch; smaller images are padded with zeros.
+        foreground: Share of the patches centred on a foreground voxel, its class drawn first.
+        augmentation: Transforms, or None.
+        seed: Of all draws.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        patch_size: Sequence[int],
+        foreground: float,
+        augmentation: Compose | None,
+        seed: int,
+    ) -> None:
+        self.entries = list(entries)
+        self.patch_size = tuple(patch_size)
+        self.foreground = foreground
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Return {"image" (C, *patch_size) float32, "label" (*patch_size) uint8}."""
+        entry = self.entries[self._case_of(number)]
+        rng = np.random.default_rng([self.seed, 1, number])
+        image, label = entry.image(), entry.label()
+        corner = self._corner(rng, label.shape, entry.foreground())
+        patch = _crop(image, corner, self.patch_size)
+        target = _crop(label[None], corner, self.patch_size)[0]
+        if self.augmentation is not None:
+            draw = int(rng.integers(2**32))
+            patch, target = augmented(self.augmentation, patch, target, draw)
+        return {"image": patch, "label": target, "number": number}
+
+    def _case_of(self, number: int) -> int:
+        turn, place = divmod(number, len(self.entries))
+        order = np.random.default_rng([self.seed, 0, turn]).permutation(len(self.entries))
+        return int(order[place])
+
+    def _corner(
+        self, rng: np.random.Generator, shape: Sequence[int], rows: NDArray[np.int32]
+    ) -> list[int]:
+        """Return the first voxel of a patch; negative where the image is smaller."""
+        room = [n - p for n, p in zip(shape, self.patch_size, strict=True)]
+        corner = [int(rng.integers(r + 1)) if r > 0 else r // 2 for r in room]
+        if len(rows) and rng.random() < self.foreground:
+            of_class = rows[rows[:, 0] == rng.choice(np.unique(rows[:, 0]))]
+            centre = of_class[rng.integers(len(of_class)), 1:]
+            for axis, r in enumerate(room):
+                if r > 0:
+                    corner[axis] = int(np.clip(centre[axis] - self.patch_size[axis] // 2, 0, r))
+        return corner
+
+
+class VolumeDataset(Dataset[dict[str, Any]]):
+    """Whole preprocessed cases, in order.
+
+    Args:
+        entries: Preprocessed cases.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = list(entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return {"image" (C, I, J, K), "label" (I, J, K), "case_id"}."""
+        entry = self.entries[index]
+        return {
+            "image": torch.from_numpy(np.array(entry.image())),
+            "label": torch.from_numpy(np.array(entry.label())),
+            "case_id": entry.case_id,
+        }
+
+
+class NumberSampler(Sampler[int]):
+    """Numbers of the patches of one epoch; Lightning tells the epoch by `set_epoch`.
+
+    Args:
+        patches: Patches in an epoch.
+    """
+
+    def __init__(self, patches: int) -> None:
+        self.patches = patches
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch the next numbers are for."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.patches
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.patches
+        return iter(range(first, first + self.patches))
+
+
+def _crop(array: NDArray[Any], corner: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Cut (C, *size) out of (C, I, J, K), with zeros where the array ends."""
+    out = np.zeros((array.shape[0], *size), dtype=array.dtype)
+    source, target = [slice(None)], [slice(None)]
+    for start, length, there in zip(corner, size, array.shape[1:], strict=True):
+        first, last = max(start, 0), min(start + length, there)
+        source.append(slice(first, last))
+        target.append(slice(first - start, last - start))
+    out[tuple(target)] = array[tuple(source)]
+    return torch.from_numpy(out)

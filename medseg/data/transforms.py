@@ -1,0 +1,325 @@
+"""From files to network input, and what is varied in training. The only file that names MONAI's.
+
+The order of the axes is the array's own until `canonical`; from there on it is the target
+orientation, at the target spacing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.data.meta_obj import get_track_meta, set_track_meta
+from monai.transforms import (
+    Compose,
+    Orientation,
+    RandAdjustContrastd,
+    RandAffined,
+    RandBiasFieldd,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandSimulateLowResolutiond,
+    ScaleIntensityRange,
+    Spacing,
+)
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medseg.core.errors import GeometryError, OptionError, VolumeError
+from medseg.core.geometry import Grid
+from medseg.data.resample import resample
+from medseg.io import read_volume
+
+IGNORE_INDEX = 255
+"""Class index of voxels that take part in neither loss nor metrics."""
+
+OUTLIER_PERCENTILES = (0.5, 99.5)
+"""Per-image z-scoring clips beyond these; nnU-Net's percentiles for CT."""
+
+_LABEL_ROUNDING = 1e-3  # label maps resaved as float carry this much noise at most
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How files become network input; stored with the weights.
+
+    Attributes:
+        spacing: Target spacing, mm along the axes of `orientation`; None keeps each image's own.
+        orientation: Anatomical directions of the axes.
+        intensity: One entry for all channels or one per channel: `zscore` (MR: mean 0 and standard
+            deviation 1 over the image's own nonzero voxels, outliers clipped), or a window
+            [lower, upper] (CT in HU, PET in SUV) brought to [-1, 1].
+    """
+
+    spacing: list[float] | None = None
+    orientation: str = "RAS"
+    intensity: list[str | list[float]] = field(default_factory=lambda: ["zscore"])
+
+    def __post_init__(self) -> None:
+        if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) <= 0):
+            raise OptionError(f"spacing must be three lengths in mm; got {self.spacing}.")
+        for entry in self.intensity:
+            window = isinstance(entry, list | tuple) and len(entry) == 2 and entry[0] < entry[1]
+            if entry != "zscore" and not window:
+                raise OptionError(
+                    f"intensity must be 'zscore' or a window [lower, upper]; got {entry!r}."
+                )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case as the network sees it.
+
+    Attributes:
+        image: Shape (C, I, J, K), float32.
+        label: Class indices, shape (I, J, K), uint8, or None.
+        grid: Where the voxels lie.
+        original: The grid of the (first) image file.
+        warnings: What the readers had to resolve.
+    """
+
+    image: NDArray[np.float32]
+    label: NDArray[np.uint8] | None
+    grid: Grid
+    original: Grid
+    warnings: tuple[str, ...]
+
+
+def prepare_case(
+    images: Sequence[Path],
+    label: Path | None,
+    channels: int,
+    label_values: Sequence[int],
+    preprocessing: Preprocessing,
+    ignore_value: int | None = None,
+) -> Prepared:
+    """Read one case and bring it to the network's orientation, spacing and intensities.
+
+    Args:
+        images: One file per channel, or one file that holds all.
+        label: Label file, or None.
+        channels: Image channels.
+        label_values: Value of each class in the label file.
+        preprocessing: How.
+        ignore_value: Value of voxels to be left out of loss and metrics.
+
+    Raises:
+        VolumeError: If a file is refused, or the label holds an unknown value.
+        GeometryError: If label and image lie on different grids.
+    """
+    image, original, warnings = read_channels(images, channels)
+    moved = canonical(image, original, preprocessing, "bilinear")
+    values = scale_intensity(moved.as_tensor(), preprocessing.intensity)
+    grid = Grid(tuple(moved.shape[1:]), moved.affine.numpy())
+    target = None
+    if label is not None:
+        classes = read_label(label, original, label_values, ignore_value)
+        placed = canonical(classes[None].float(), original, preprocessing, "nearest")
+        target = placed.as_tensor()[0].to(torch.uint8).numpy()
+    return Prepared(values.numpy(), target, grid, original, warnings)
+
+
+def read_channels(paths: Sequence[Path], channels: int) -> tuple[Tensor, Grid, tuple[str, ...]]:
+    """Read the image of one case; channels on other grids are brought onto the first one's.
+
+    Returns:
+        The image, shape (C, I, J, K), float32; its grid; the readers' warnings.
+    """
+    if len(paths) not in (1, channels):
+        raise GeometryError(f"{len(paths)} files for {channels} channels: {paths[0]}, …")
+    per_file = channels if len(paths) == 1 else 1
+    volumes = [read_volume(path, channels=per_file, non_finite="zero") for path in paths]
+    first = volumes[0].grid
+    parts = []
+    for volume in volumes:
+        array = volume.array.astype(np.float32)
+        part = (
+            torch.from_numpy(array)[None]
+            if per_file == 1
+            else torch.from_numpy(array).movedim(-1, 0)
+        )
+        parts.append(part if volume.grid.is_same(first) else resample(part, volume.grid, first))
+    notes = tuple(
+        f"{path.name}: {text}"
+        for path, volume in zip(paths, volumes, strict=True)
+        for text in volume.warnings
+    )
+    return torch.cat(parts).contiguous(), first, notes
+
+
+def read_label(
+    path: Path, grid: Grid, label_values: Sequence[int], ignore_value: int | None = None
+) -> Tensor:
+    """Read a label file as class indices, shape `grid.shape`, uint8.
+
+    Raises:
+        VolumeError: If it holds values that are not whole, or not in the label table.
+        GeometryError: If it lies on another grid than its image.
+    """
+    volume = read_volume(path, channels=1, non_finite="error")
+    if not volume.grid.is_same(grid):
+        raise GeometryError(
+            f"{path}: label grid differs from image grid: {volume.grid.difference(grid)}. "
+            "Resample the label, or fix its header."
+        )
+    whole = np.rint(volume.array)
+    if np.abs(whole - volume.array).max() > _LABEL_ROUNDING:
+        raise VolumeError(path, "not-a-label", "values are not whole numbers", "write integers")
+    classes = np.full(whole.shape, IGNORE_INDEX, dtype=np.uint8)
+    known = np.zeros(whole.shape, dtype=bool)
+    for index, value in enumerate(label_values):
+        here = whole == value
+        classes[here] = index
+        known |= here
+    if ignore_value is not None:
+        known |= whole == ignore_value
+    if not known.all():
+        values = sorted({int(value) for value in whole[~known]})[:5]
+        raise VolumeError(path, "unknown-label", f"values {values} are not in the label table",
+                          "add them to `labels`, or correct the file")  # fmt: skip
+    return torch.from_numpy(classes)
+
+
+def canonical(values: Tensor, grid: Grid, preprocessing: Preprocessing, mode: str) -> MetaTensor:
+    """Return values (C, I, J, K) in the target orientation and spacing, with their new affine."""
+    moved = MetaTensor(values, affine=torch.from_numpy(grid.affine))
+    # Labels as letters (L, R) …: MONAI's default, stated because its meaning changed once.
+    moved = Orientation(preprocessing.orientation, labels=(("L", "R"), ("P", "A"), ("I", "S")))(
+        moved
+    )
+    now = Grid(tuple(moved.shape[1:]), moved.affine.numpy()).spacing
+    wanted = preprocessing.spacing
+    if wanted is not None and not np.allclose(now, wanted, rtol=1e-3):
+        moved = Spacing(wanted, mode=mode, padding_mode="border")(moved)
+    return moved
+
+
+def scale_intensity(image: Tensor, intensity: Sequence[str | list[float]]) -> Tensor:
+    """Scale each channel of an image, shape (C, I, J, K), as `Preprocessing.intensity` says."""
+    entries = list(intensity) * (image.shape[0] if len(intensity) == 1 else 1)
+    if len(entries) != image.shape[0]:
+        raise OptionError(
+            f"intensity has {len(entries)} entries for {image.shape[0]} channels; "
+            "give one for all, or one each."
+        )
+    scaled = [
+        _zscore(channel) if isinstance(entry, str) else _window(channel, entry)
+        for channel, entry in zip(image, entries, strict=True)
+    ]
+    return torch.stack(scaled).float()
+
+
+def _zscore(channel: Tensor) -> Tensor:
+    foreground = channel[channel != 0]
+    if not len(foreground):
+        return torch.zeros_like(channel)
+    low, high = np.percentile(foreground.numpy(), OUTLIER_PERCENTILES)
+    foreground = foreground.clamp(low, high)
+    spread = float(foreground.std()) if len(foreground) > 1 else 0.0
+    centred = channel.clamp(min(low, 0.0), high) - foreground.mean()
+    return centred / spread if spread > 0 else centred * 0.0
+
+
+def _window(channel: Tensor, window: Sequence[float]) -> Tensor:
+    lower, upper = window
+    scaled = ScaleIntensityRange(lower, upper, b_min=-1.0, b_max=1.0, clip=True)(channel)
+    return torch.as_tensor(scaled)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is varied in training: the probability of each kind per patch.
+
+    Strengths follow nnU-Net's defaults (Isensee 2021, supplement), milder where a short training
+    is expected.
+
+    Attributes:
+        flip_axes: Axes that may be mirrored; only where anatomy allows (no left and right classes).
+        flip: Probability for each of these axes.
+        affine: Probability of rotation up to `rotation` degrees and scaling.
+        rotation: Largest angle about each axis, degrees.
+        scale: Largest relative change of size.
+        noise: Probability of Gaussian noise.
+        blur: Probability of Gaussian blur.
+        brightness: Probability of multiplication by 0.75 to 1.25.
+        gamma: Probability of a gamma curve, 0.7 to 1.5.
+        low_resolution: Probability of a patch sampled down and up again.
+        bias_field: Probability of a smooth multiplicative field, as MR coils make it.
+    """
+
+    flip_axes: list[int] = field(default_factory=list)
+    flip: float = 0.5
+    affine: float = 0.3
+    rotation: float = 15.0
+    scale: float = 0.2
+    noise: float = 0.1
+    blur: float = 0.1
+    brightness: float = 0.15
+    gamma: float = 0.2
+    low_resolution: float = 0.1
+    bias_field: float = 0.1
+
+    def build(self) -> Compose:
+        """Return the transforms; they take and give {"image", "label"}, each (C, I, J, K)."""
+        both, angle = ["image", "label"], np.deg2rad(self.rotation)
+        spatial = [RandFlipd(both, prob=self.flip, spatial_axis=axis) for axis in self.flip_axes]
+        affine = RandAffined(
+            both,
+            prob=self.affine,
+            rotate_range=(angle,) * 3,
+            scale_range=(self.scale,) * 3,
+            mode=("bilinear", "nearest"),
+            padding_mode="border",
+        )
+        intensity = [
+            RandGaussianNoised("image", prob=self.noise, std=0.1),
+            RandGaussianSmoothd(
+                "image", prob=self.blur, sigma_x=_BLUR, sigma_y=_BLUR, sigma_z=_BLUR
+            ),
+            RandScaleIntensityd("image", factors=0.25, prob=self.brightness),
+            RandBiasFieldd("image", prob=self.bias_field, coeff_range=(0.0, 0.1)),
+            RandSimulateLowResolutiond("image", prob=self.low_resolution, zoom_range=(0.5, 1.0)),
+            RandAdjustContrastd("image", prob=self.gamma, gamma=(0.7, 1.5), retain_stats=True),
+        ]
+        return Compose([*spatial, affine, *intensity])
+
+
+_BLUR = (0.5, 1.0)  # standard deviation in voxels
+
+
+def augmented(
+    transforms: Compose, image: Tensor, label: Tensor, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Vary one patch; the draws depend on `seed` alone.
+
+    Args:
+        transforms: From `Augmentation.build`.
+        image: Shape (C, I, J, K), float32.
+        label: Class indices, shape (I, J, K), uint8.
+        seed: Of all draws.
+
+    Returns:
+        Image and label in the same shapes and types.
+    """
+    transforms.set_random_state(seed=seed)
+    with _plain_tensors():
+        out = transforms({"image": image, "label": label[None].float()})
+    return out["image"].float(), out["label"][0].round().to(torch.uint8)
+
+
+@contextmanager
+def _plain_tensors() -> Iterator[None]:
+    """Keep MONAI from tracking metadata nobody reads; it costs more than the smaller transforms."""
+    tracked = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(tracked)

@@ -1,0 +1,164 @@
+"""Convolution blocks of the U-Net: plain and residual, any norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from medseg.networks.norms import NORMS, get_norm
+
+Triple = tuple[int, int, int]
+UNIT: Triple = (1, 1, 1)
+
+NEGATIVE_SLOPE = 0.01
+"""Leaky ReLU's slope below zero, as in nnU-Net."""
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """What all blocks of a network share.
+
+    Attributes:
+        norm: A row of `medseg.networks.norms.NORMS`.
+        groups: Groups for the norms that have groups.
+        conv_bias: Bias on a convolution before a norm; None: only where the norm keeps the mean.
+        dropout: Probability of dropping a channel after the last norm of a block.
+    """
+
+    norm: str
+    groups: int
+    conv_bias: bool | None = None
+    dropout: float = 0.0
+
+    @property
+    def bias(self) -> bool:
+        """Whether a convolution that a norm follows has a bias."""
+        return not NORMS[self.norm].removes_mean if self.conv_bias is None else self.conv_bias
+
+    def normalization(self, channels: int) -> nn.Module:
+        """Return the norm layer for `channels`."""
+        return get_norm(self.norm, channels, self.groups)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, norm, and leaky ReLU unless `activate` is False."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple,
+        stride: Triple,
+        style: BlockStyle,
+        activate: bool = True,
+        last: bool = False,
+    ) -> None:
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        convolution = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=style.bias)
+        layers: list[nn.Module] = [convolution, style.normalization(out_channels)]
+        if last and style.dropout:
+            # After the norm: dropout before batch norm shifts the variance it has learned
+            # (Li 2019, arXiv 1801.05134).
+            layers.append(nn.Dropout3d(style.dropout))
+        if activate:
+            layers.append(nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
+        super().__init__(*layers)
+
+
+class PlainStage(nn.Sequential):
+    """Convolutions in a row; the first one may stride."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple,
+        stride: Triple,
+        depth: int,
+        style: BlockStyle,
+    ) -> None:
+        super().__init__(
+            *(
+                ConvNorm(
+                    in_channels if index == 0 else out_channels,
+                    out_channels,
+                    kernel,
+                    stride if index == 0 else UNIT,
+                    style,
+                    last=index == depth - 1,
+                )
+                for index in range(depth)
+            )
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut (He 2016; the D variant of He 2019 for strides)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple,
+        stride: Triple,
+        style: BlockStyle,
+    ) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            ConvNorm(in_channels, out_channels, kernel, stride, style),
+            ConvNorm(out_channels, out_channels, kernel, UNIT, style, activate=False, last=True),
+        )
+        shortcut: list[nn.Module] = []
+        if max(stride) > 1:
+            shortcut.append(nn.AvgPool3d(stride, stride))
+        if in_channels != out_channels:
+            shortcut.append(ConvNorm(in_channels, out_channels, UNIT, UNIT, style, activate=False))
+        self.shortcut = nn.Sequential(*shortcut)
+        self.activation = nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the activated sum of body and shortcut."""
+        out: Tensor = self.activation(self.body(image) + self.shortcut(image))
+        return out
+
+
+class ResidualStage(nn.Sequential):
+    """Residual blocks in a row; the first one may stride."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple,
+        stride: Triple,
+        depth: int,
+        style: BlockStyle,
+    ) -> None:
+        super().__init__(
+            *(
+                ResidualBlock(
+                    in_channels if index == 0 else out_channels,
+                    out_channels,
+                    kernel,
+                    stride if index == 0 else UNIT,
+                    style,
+                )
+                for index in range(depth)
+            )
+        )
+
+
+def initialize(network: nn.Module, seed: int) -> None:
+    """Draw convolution weights (He 2015 for the leaky ReLU), the same for every norm of one seed.
+
+    The weights come from a generator of their own, in the order of the modules, so that networks
+    that differ only in the norm get equal convolution weights. Biases are 0, gamma 1, beta 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

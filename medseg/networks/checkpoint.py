@@ -1,0 +1,109 @@
+"""A trained network back from a checkpoint, without Lightning and without unpickling objects."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medseg.core.errors import CheckpointError
+from medseg.networks.unet import Architecture, UNet
+
+KEY = "medseg"
+"""Where our own description lies in a Lightning checkpoint."""
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything about a network but its weights; primitives only.
+
+    Attributes:
+        norm: A row of `medseg.networks.norms.NORMS`.
+        norm_groups: Groups of group norm.
+        architecture: The U-Net's shape.
+        task: Channels, label table, patch size, preprocessing and cases of the training data.
+        overlap: Overlap of the sliding window in validation.
+    """
+
+    norm: str
+    norm_groups: int
+    architecture: Architecture
+    task: dict[str, Any]
+    overlap: float
+
+    def build(self, seed: int | None = None) -> UNet:
+        """Build the network with fresh weights."""
+        return UNet(
+            len(self.task["channel_names"]),
+            len(self.task["labels"]),
+            self.architecture,
+            self.norm,
+            self.norm_groups,
+            seed,
+        )
+
+    def to_primitives(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_primitives(cls, content: dict[str, Any]) -> Description:
+        """Read what `to_primitives` gave."""
+        fields = {key: value for key, value in content.items() if key != "format"}
+        return cls(**{**fields, "architecture": Architecture(**content["architecture"])})
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint's description and weights."""
+
+    description: Description
+    weights: dict[str, Tensor]
+
+    def network(self) -> UNet:
+        """Return the network in evaluation mode."""
+        network = self.description.build(seed=0)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+
+def load_trained(path: Path) -> Trained:
+    """Read a checkpoint that medseg wrote; averaged weights are preferred where it holds them.
+
+    Raises:
+        CheckpointError: If the file is not such a checkpoint.
+    """
+    content = load_content(path)
+    state: dict[str, Tensor] = content["state_dict"]
+    for prefix in ("averaged.", "network."):
+        weights = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        if weights:
+            return Trained(Description.from_primitives(content[KEY]), weights)
+    raise CheckpointError(f"{path} holds no weights.")
+
+
+def load_content(path: Path) -> dict[str, Any]:
+    """Read a checkpoint file, local only, tensors and primitives only.
+
+    Raises:
+        CheckpointError: If it cannot be read, or was not written by medseg.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file.")
+    try:
+        # Said explicitly: an environment variable may turn the default off.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint of tensors and plain values: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(content, dict) or content.get(KEY, {}).get("format") != FORMAT:
+        raise CheckpointError(f"{path} was not written by this version of medseg.")
+    return content

@@ -1,0 +1,201 @@
+"""What a training leaves behind: curves, checkpoints, a record."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from medseg.core import environment
+from medseg.core.runs import RunFiles, atomic_text, write_json
+from medseg.training.module import SegmentationModule
+
+log = logging.getLogger("medseg")
+
+
+class Curves(Callback):
+    """Write metrics.csv, one row an epoch; a resumed run goes on where its checkpoint was.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        self.spent = 0.0
+        self.started = 0.0
+        self._validated = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the seconds and rows so far."""
+        return {"seconds": self.seconds, "rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.spent, self.rows = float(state_dict["seconds"]), list(state_dict["rows"])
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, over all resumes; validation included."""
+        return self.spent + (time.monotonic() - self.started if self.started else 0.0)
+
+    def on_train_start(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.monotonic()
+
+    def on_validation_end(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Note that this epoch has validation figures; Lightning keeps the last ones for ever."""
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Add a row."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not self._validated:
+            metrics = {k: v for k, v in metrics.items() if not k.startswith("val/")}
+        self._validated = False
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        row: dict[str, Any] = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "seconds": round(self.seconds, 3),
+            "samples": trainer.global_step * data.batch_size * trainer.world_size,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            **metrics,
+        }
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            self._write()
+            shown = " ".join(f"{k} {row[k]:.4f}" for k in ("train/loss", "val/dice") if k in row)
+            log.info(
+                "epoch %d, %d steps, %.0f s: %s", row["epoch"], row["step"], row["seconds"], shown
+            )
+
+    def _write(self) -> None:
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        with atomic_text(self.path) as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class Checkpoints(Callback):
+    """Keep `last` after every epoch and `best` by validation Dice, whole or not at all.
+
+    Args:
+        folder: Where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best: float | None = None
+        self._fresh: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the best Dice so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best = state_dict["best"]
+
+    def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Note the new validation Dice; checkpoints are written at the end of the epoch."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._fresh = float(trainer.callback_metrics["val/dice"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Write `last`, and `best` if this epoch was validated and is the best."""
+        better = self._fresh is not None and (self.best is None or self._fresh > self.best)
+        if better:
+            self.best = self._fresh
+        self._fresh = None
+        for name in ("best", "last") if better else ("last",):
+            self._save(trainer, self.folder / f"{name}.ckpt")
+
+    def _save(self, trainer: pl.Trainer, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+
+
+class Record(Callback):
+    """Write fit.json when the training ends.
+
+    Args:
+        files: The run's files.
+        curves: Knows the seconds.
+        checkpoints: Knows the best Dice.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self, files: RunFiles, curves: Curves, checkpoints: Checkpoints, seed: int
+    ) -> None:
+        self.files = files
+        self.curves = curves
+        self.checkpoints = checkpoints
+        self.seed = seed
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the record."""
+        if not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        module = cast("SegmentationModule", pl_module)
+        task = module.description.task
+        content = {
+            "name": self.files.run_dir.name,
+            "norm": module.description.norm,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "interrupted": bool(trainer.interrupted),
+            "seconds": round(self.curves.seconds, 1),
+            "steps": trainer.global_step,
+            "epochs": trainer.current_epoch,
+            "samples": trainer.global_step * data.batch_size * trainer.world_size,
+            "batch_size": data.batch_size,
+            "peak_memory_mib": round(_peak_memory_mib(), 1),
+            "parameters": sum(p.numel() for p in module.network.parameters()),
+            "best_val_dice": self.checkpoints.best,
+            "device": _device_name(pl_module.device),
+            "precision": str(trainer.precision),
+            "threads": torch.get_num_threads(),
+            "platform": platform.platform(),
+            "seed": self.seed,
+            "manifest": str(data.manifest.path),
+            "root": str(data.manifest.root),
+            "data_digest": data.manifest.digest,
+            "fold": data.fold,
+            "train_folds": sorted({case.fold for case in data.train_cases}),
+            "train_cases": len(task["train_cases"]),
+            "val_cases": len(task["val_cases"]),
+            "versions": environment.versions(),
+            "git_commit": environment.git_commit(),
+        }
+        write_json(self.files.fit, content)
+
+
+def _peak_memory_mib() -> float:
+    """Return the peak of the GPU's allocator, or of this process's resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,235 @@
+"""`medseg fit` and `medseg validate`: the Lightning CLI, with a run directory around it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from medseg.core.errors import CheckpointError, OptionError
+from medseg.core.manifest import load_manifest
+from medseg.core.runs import RunFiles, atomic_text
+from medseg.data.datamodule import SegmentationData
+from medseg.engine.progress import track
+from medseg.networks.checkpoint import KEY, load_content, load_trained
+from medseg.networks.unet import Architecture, check_architecture
+from medseg.training.callbacks import Checkpoints, Curves, Record
+from medseg.training.module import SegmentationModule
+
+log = logging.getLogger("medseg")
+
+
+def fit(arguments: Sequence[str]) -> int:
+    """Train; return 0, 130 after Ctrl-C or 143 after SIGTERM."""
+    return _run("fit", arguments)
+
+
+def validate(arguments: Sequence[str]) -> int:
+    """Validate a run's checkpoint; return 0."""
+    return _run("validate", arguments)
+
+
+def _run(verb: str, arguments: Sequence[str]) -> int:
+    # Lightning's hints (other products, worker counts) are not for our users.
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        TrainingCLI(
+            SegmentationModule,
+            SegmentationData,
+            args=[verb, *_with_saved_config(list(arguments))],
+            seed_everything_default=0,
+            save_config_callback=SaveConfig,
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": "medseg"},
+        )
+    except SIGTERMException:  # Lightning's is a SystemExit without a code: it would look like 0
+        return 128 + signal.SIGTERM
+    except SystemExit as end:
+        if end.code == 1:  # how Lightning ends after Ctrl-C
+            return 128 + signal.SIGINT
+        raise
+    finally:
+        signal.signal(signal.SIGINT, previous)  # Lightning leaves it ignored
+    return 0
+
+
+def _with_saved_config(arguments: list[str]) -> list[str]:
+    """Take the run's own config.yaml where a run is resumed or validated without another."""
+    names = [argument.split("=")[0] for argument in arguments]
+    if "--run_dir" not in names or "--ckpt_path" not in names or "--config" in names:
+        return arguments
+    place = names.index("--run_dir")
+    value = arguments[place].partition("=")[2] or arguments[place + 1 : place + 2][0]
+    config = RunFiles(Path(value)).config
+    return ["--config", str(config), *arguments] if config.is_file() else arguments
+
+
+class TrainingCLI(LightningCLI):
+    """Lightning CLI with a run directory, checked before any work is done."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the verbs and the arguments of the trainer's methods that are not flags."""
+        hidden = {"model", "datamodule", "train_dataloaders", "val_dataloaders", "dataloaders"}
+        hidden |= {"verbose", "weights_only"}
+        return {"fit": hidden, "validate": hidden}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add our own flags."""
+        parser.add_argument(
+            "--run_dir",
+            type=Path | None,
+            default=None,
+            help="Folder of this run; runs/<manifest>_<norm>_<time> if not given.",
+        )
+        parser.add_argument(
+            "--init_from",
+            type=Path | None,
+            default=None,
+            help="Run directory or checkpoint whose weights the training starts from.",
+        )
+        parser.link_arguments("data.task", "model.task", apply_on="instantiate")
+        parser.set_defaults({"trainer.num_sanity_val_steps": 0})
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning would lay the checkpoint's settings over the flags silently."""
+
+    @property
+    def chosen(self) -> Any:
+        """The settings of the verb at hand."""
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Check network, patch and run directory; choose the directory and the checkpoint."""
+        chosen = self.chosen
+        network = Architecture(**chosen.model.network.as_dict())
+        check_architecture(
+            network,
+            chosen.model.norm,
+            chosen.model.norm_groups,
+            chosen.data.patch_size,
+            chosen.data.batch_size,
+        )
+        self.files = RunFiles(chosen.run_dir or self._new_run_dir())
+        chosen.run_dir = self.files.run_dir
+        if self.subcommand == "validate" and not chosen.ckpt_path:
+            chosen.ckpt_path = "best"
+        used = self.files.config.exists() or self.files.checkpoints.exists()
+        if self.subcommand == "fit" and used and not chosen.ckpt_path:
+            raise OptionError(
+                f"{self.files.run_dir} already holds a run. Resume with --ckpt_path last, "
+                "or choose another --run_dir."
+            )
+        if chosen.ckpt_path:
+            chosen.ckpt_path = str(self.files.checkpoint(str(chosen.ckpt_path)))
+
+    def _new_run_dir(self) -> Path:
+        if self.subcommand != "fit":
+            raise OptionError("validate needs --run_dir, the folder of a trained run.")
+        name = load_manifest(self.chosen.data.manifest, self.chosen.data.root).name
+        return Path("runs") / f"{name}_{self.chosen.model.norm}_{time.strftime('%Y%m%d-%H%M%S')}"
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Give the trainer our run directory, curves, checkpoints and record."""
+        curves = Curves(self.files.curves)
+        checkpoints = Checkpoints(self.files.checkpoints)
+        record = Record(self.files, curves, checkpoints, int(self.chosen.seed_everything))
+        self.trainer_defaults = {"callbacks": [curves, checkpoints, record]}
+        settings = self.chosen.trainer
+        watched = sys.stderr.isatty()
+        if settings.enable_progress_bar is None:
+            kwargs["enable_progress_bar"] = watched
+        if watched and settings.enable_progress_bar is not False:
+            self.trainer_defaults["callbacks"].append(RichProgressBar())
+        if settings.logger is None:
+            kwargs["logger"] = self._logger()
+        kwargs["default_root_dir"] = self.files.run_dir
+        kwargs["enable_checkpointing"] = False  # ours are whole or absent, and synced to disk
+        return super().instantiate_trainer(**kwargs)
+
+    def _logger(self) -> TensorBoardLogger | bool:
+        if self.subcommand != "fit" or importlib.util.find_spec("tensorboard") is None:
+            return False
+        return TensorBoardLogger(self.files.run_dir, name="tensorboard", version="")
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse what contradicts the checkpoint; load the weights to start from."""
+        self.datamodule.progress = track
+        if self.chosen.ckpt_path:
+            content = load_content(Path(self.chosen.ckpt_path))
+            refuse_contradictions(self.model.description.to_primitives(), content[KEY])
+        elif self.chosen.init_from:
+            source = self.chosen.init_from
+            path = RunFiles(source).checkpoint("best") if source.is_dir() else source
+            self.model.load_weights(load_trained(path))
+
+    def before_fit(self) -> None:
+        """Say where the run lies."""
+        log.info("run directory: %s", self.files.run_dir)
+
+    def after_validate(self) -> None:
+        """Print the Dice per class."""
+        for name, value in self.trainer.callback_metrics.items():
+            log.info("%-24s %.4f", name, float(value))
+
+
+class SaveConfig(SaveConfigCallback):
+    """Write the resolved configuration into the run directory when a training starts."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write it once, on the first process."""
+        del pl_module
+        if stage == "fit" and trainer.is_global_zero and not self.already_saved:
+            with atomic_text(RunFiles(self.config.run_dir).config) as file:
+                file.write(self.parser.dump(self.config, skip_none=False))
+            self.already_saved = True
+
+
+def refuse_contradictions(asked: dict[str, Any], there: dict[str, Any]) -> None:
+    """Compare what was asked with what a checkpoint was trained with.
+
+    Args:
+        asked: `Description.to_primitives` of the module at hand.
+        there: The same of the checkpoint.
+
+    Raises:
+        CheckpointError: With every contradiction, by flag.
+    """
+    flags = {
+        "model.norm": ("norm",),
+        "model.norm_groups": ("norm_groups",),
+        **{f"model.network.{key}": ("architecture", key) for key in asked["architecture"]},
+        **{f"data ({key})": ("task", key) for key in asked["task"] if key != "val_cases"},
+    }
+    found = []
+    for flag, keys in flags.items():
+        here, kept = asked, there
+        for key in keys:
+            here, kept = here[key], kept.get(key)  # type: ignore[assignment]
+        if _plain(here) != _plain(kept):
+            shown = f"{keys[-1]} {kept!r}" if len(str(kept)) < 100 else f"other {keys[-1]}"
+            found.append(f"--{flag} {here if len(str(here)) < 100 else '…'} contradicts the "
+                         f"checkpoint ({shown}).")  # fmt: skip
+    if found:
+        raise CheckpointError(" ".join([*found, "Drop the flag, or train again."]))
+
+
+def _plain(value: Any) -> Any:
+    """Return tuples as lists, which is all that differs after a file was written and read."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

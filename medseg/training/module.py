@@ -1,0 +1,209 @@
+"""The Lightning module: network, loss, and the sliding window as its one inferer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from medseg.core.errors import CheckpointError, OptionError
+from medseg.data.transforms import IGNORE_INDEX
+from medseg.networks.checkpoint import KEY, Description, Trained
+from medseg.networks.norms import DEFAULT_GROUPS, NORMS
+from medseg.networks.population import measure_population
+from medseg.networks.unet import Architecture, UNet, check_architecture
+from medseg.networks.window import SlidingWindow
+from medseg.training.loss import dice_ce, supervised_loss
+from medseg.training.schedule import Schedule, learning_rate_factor, training_progress
+
+POPULATION_BATCHES = 50
+"""Batches from which the batch statistics of averaged weights are measured."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the weights are found. No weight decay on norms and biases, whatever the norm.
+
+    Attributes:
+        name: `adamw`, or `sgd` with Nesterov momentum.
+        learning_rate: At its peak.
+        weight_decay: On convolution weights.
+        momentum: Of SGD.
+        schedule: `cosine`, `poly` or `constant`; ends where max_time, max_steps or max_epochs ends.
+        warmup: Share of the training in which the rate rises.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.99
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
+            raise OptionError(
+                "model.optimization needs learning_rate > 0, weight_decay >= 0 and warmup in "
+                f"[0, 1); got {self.learning_rate}, {self.weight_decay}, {self.warmup}."
+            )
+
+    def build(self, network: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer of a network's parameters."""
+        weights = [p for p in network.parameters() if p.ndim > 1]
+        others = [p for p in network.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": weights, "weight_decay": self.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        if self.name == "sgd":
+            return torch.optim.SGD(
+                groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0
+            )
+        return torch.optim.AdamW(groups, lr=self.learning_rate)
+
+
+class SegmentationModule(pl.LightningModule):
+    """Train a 3D U-Net for segmentation.
+
+    Args:
+        norm: Normalization layer, a row of the norm registry.
+        norm_groups: Groups of group norm; must divide every level's channels.
+        network: Levels, blocks and memory layout.
+        optimization: Optimizer and schedule.
+        ema_decay: Decay of the moving average of the weights, per step; 0 is off. Keep it off when
+            norms are compared: batch norm needs statistics measured anew, the others do not.
+        overlap: Overlap of the sliding window in validation, in [0, 1).
+        sw_batch_size: Windows in one forward pass in validation.
+        task: Filled in from the data.
+    """
+
+    def __init__(
+        self,
+        norm: str = "batch",
+        norm_groups: int = DEFAULT_GROUPS,
+        network: Architecture = Architecture(),  # noqa: B008 - frozen
+        optimization: Optimization = Optimization(),
+        ema_decay: float = 0.0,
+        overlap: float = 0.5,
+        sw_batch_size: int = 2,
+        task: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not task:
+            raise OptionError("model.task comes from the data; it is not an option.")
+        if not 0 <= ema_decay < 1:
+            raise OptionError(f"model.ema_decay must be in [0, 1); got {ema_decay}.")
+        check_architecture(network, norm, norm_groups, task["patch_size"], task["batch_size"])
+        self.description = Description(norm, norm_groups, network, task, overlap)
+        self.network: UNet = self.description.build()
+        self.averaged = copy.deepcopy(self.network).requires_grad_(False) if ema_decay else None
+        self.ema_decay = ema_decay
+        self.optimization = optimization
+        i, j, k = task["patch_size"]
+        self.window = SlidingWindow((i, j, k), overlap, sw_batch_size)
+        self._dice: list[Tensor] = []
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class names, the background first."""
+        return list(self.description.task["labels"])
+
+    @property
+    def judged(self) -> UNet:
+        """The network that is validated and kept: the averaged one where there is one."""
+        return self.network if self.averaged is None else self.averaged
+
+    def load_weights(self, trained: Trained) -> None:
+        """Start from another run's weights.
+
+        Raises:
+            CheckpointError: If norm, architecture, channels or classes differ.
+        """
+        there, here = trained.description, self.description
+        if there.norm != here.norm:
+            raise CheckpointError(
+                f"--model.norm {here.norm} contradicts the checkpoint (norm {there.norm!r}). "
+                f"Train with --model.norm {there.norm}, or leave out --init_from."
+            )
+        try:
+            self.network.load_state_dict(trained.weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the checkpoint's network differs from the one asked for: {error}"
+            ) from error
+        if self.averaged is not None:
+            self.averaged.load_state_dict(trained.weights)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimizer; the learning rate is set step by step."""
+        return self.optimization.build(self.network)
+
+    def on_train_batch_start(self, _batch: Any, _index: int) -> None:
+        """Set the learning rate from the progress of the training."""
+        recipe = self.optimization
+        progress = training_progress(self.trainer)
+        rate = recipe.learning_rate * learning_rate_factor(recipe.schedule, progress, recipe.warmup)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
+        """Return the loss of one batch of patches."""
+        loss = supervised_loss(self.network.heads(batch["image"]), batch["label"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the averaged weights a little towards the current ones."""
+        if self.averaged is None:
+            return
+        with torch.no_grad():
+            pairs = zip(self.averaged.parameters(), self.network.parameters(), strict=True)
+            for average, current in pairs:
+                average.lerp_(current, 1 - self.ema_decay)
+
+    def on_validation_epoch_start(self) -> None:
+        """Measure the batch statistics of averaged weights; those of the others do not fit them."""
+        self._dice.clear()
+        if self.averaged is not None and NORMS[self.description.norm].eval_differs:
+            measure_population(self.averaged, self._population())
+
+    def _population(self) -> Iterator[Tensor]:
+        batches = self.trainer.datamodule.population(POPULATION_BATCHES)  # type: ignore[attr-defined]
+        for batch in batches:
+            yield batch.to(self.device)
+
+    def validation_step(self, batch: dict[str, Any], _index: int) -> None:
+        """Predict one whole volume by the sliding window and score it on the training grid."""
+        logits = self.window(batch["image"], self.judged)
+        self.log("val/loss", dice_ce(logits, batch["label"]), batch_size=1)
+        self._dice.append(hard_dice(logits.argmax(1), batch["label"], len(self.class_names)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log Dice per class and their mean: over cases first, then over foreground classes."""
+        per_class = torch.stack(self._dice).nanmean(dim=0)
+        self.log("val/dice", per_class.nanmean().nan_to_num(0.0))
+        for name, value in zip(self.class_names[1:], per_class, strict=True):
+            self.log(f"val/dice_{name}", value)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what inference needs; primitives only."""
+        checkpoint[KEY] = self.description.to_primitives()
+
+
+def hard_dice(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Return Dice of each foreground class, NaN where a class is absent from both.
+
+    Args:
+        prediction: Class indices, shape (1, I, J, K).
+        label: Class indices, same shape; `IGNORE_INDEX` is left out.
+        classes: Number of classes, the background included.
+    """
+    counted = label != IGNORE_INDEX
+    pairs = label[counted].long() * classes + prediction[counted]
+    table = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).double()
+    return (2 * table.diagonal() / (table.sum(0) + table.sum(1)))[1:].cpu()

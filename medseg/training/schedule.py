@@ -1,0 +1,53 @@
+"""The learning rate over a training whose end may be a time, a number of steps or of epochs."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Timer
+
+Schedule = Literal["poly", "cosine", "constant"]
+
+POLY_POWER = 0.9
+"""nnU-Net's exponent (Isensee 2021)."""
+
+
+def learning_rate_factor(schedule: Schedule, progress: float, warmup: float) -> float:
+    """Return the factor on the learning rate.
+
+    Args:
+        schedule: `poly`, `cosine` (both end at 0) or `constant`.
+        progress: Share of the training that is done, in [0, 1].
+        warmup: Share in which the rate rises linearly.
+    """
+    if progress < warmup:
+        # Never exactly 0: the first step would be lost.
+        return max(progress / warmup, 1e-3)
+    done = min((progress - warmup) / max(1 - warmup, 1e-9), 1.0)
+    if schedule == "poly":
+        return float((1 - done) ** POLY_POWER)
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0
+
+
+def training_progress(trainer: pl.Trainer) -> float:
+    """Return the share done of whichever ends first: max_time, max_steps or max_epochs."""
+    shares = [0.0]
+    if trainer.max_steps and trainer.max_steps > 0:
+        shares.append(trainer.global_step / trainer.max_steps)
+    if (
+        trainer.max_epochs
+        and trainer.max_epochs > 0
+        and math.isfinite(trainer.num_training_batches)
+    ):
+        batches = trainer.current_epoch * trainer.num_training_batches
+        batches += trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        shares.append(batches / (trainer.max_epochs * max(trainer.num_training_batches, 1)))
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
+            spent = callback.time_elapsed()
+            shares.append(spent / max(spent + left, 1e-9))
+    return min(max(shares), 1.0)
