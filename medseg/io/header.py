@@ -112,7 +112,7 @@ def _dtype(path: Path, raw: Any) -> np.dtype[Any]:
     code = int(raw["datatype"])
     try:
         known = np.dtype(nib.nifti1.data_type_codes.dtype[code])
-        dtype: np.dtype[Any] = known.newbyteorder(raw.dtype["dim"].byteorder)
+        dtype: np.dtype[Any] = known.newbyteorder(raw.dtype["sizeof_hdr"].byteorder)
     except KeyError:
         dtype = np.dtype(np.void)
     if dtype.kind not in _KINDS or dtype.itemsize > _MAX_ITEM_BYTES:

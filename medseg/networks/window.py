@@ -17,7 +17,7 @@ SIGMA_SCALE = 0.125
 """Standard deviation of the Gaussian weight as a share of the window (nnU-Net's 1/8)."""
 
 SMALLEST_WEIGHT = 1e-3
-"""Of the largest; a voxel only covered by a window's corner still has a usable weight."""
+"""A voxel only covered by a window's corner still has a usable weight; MONAI's value."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def gaussian_weight(roi_size: Sequence[int]) -> Tensor:
         axis = torch.exp(-0.5 * (offset / (SIGMA_SCALE * length)) ** 2)
         weight = weight[..., None] * axis
     # Never zero: a voxel in the corner of its only window would be divided by nothing.
-    return (weight / weight.max()).clamp_min(SMALLEST_WEIGHT)
+    return weight.clamp_min(SMALLEST_WEIGHT)
 
 
 def window_corners(

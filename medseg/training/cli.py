@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +43,18 @@ def validate(arguments: Sequence[str]) -> int:
 
 
 def _run(verb: str, arguments: Sequence[str]) -> int:
-    # Lightning's hints (other products, worker counts) are not for our users.
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     previous = signal.getsignal(signal.SIGINT)
     try:
-        TrainingCLI(
-            SegmentationModule,
-            SegmentationData,
-            args=[verb, *_with_saved_config(list(arguments))],
-            seed_everything_default=0,
-            save_config_callback=SaveConfig,
-            auto_configure_optimizers=False,
-            parser_kwargs={"prog": "medseg"},
-        )
+        with _without_hints():
+            TrainingCLI(
+                SegmentationModule,
+                SegmentationData,
+                args=[verb, *_with_saved_config(list(arguments))],
+                seed_everything_default=0,
+                save_config_callback=SaveConfig,
+                auto_configure_optimizers=False,
+                parser_kwargs={"prog": "medseg"},
+            )
     except SIGTERMException:  # Lightning's is a SystemExit without a code: it would look like 0
         return 128 + signal.SIGTERM
     except SystemExit as end:
@@ -63,6 +64,16 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGINT, previous)  # Lightning leaves it ignored
     return 0
+
+
+@contextlib.contextmanager
+def _without_hints() -> Iterator[None]:
+    """Silence Lightning's hints (other products, worker counts, its own deprecations)."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch")
+        yield
 
 
 def _with_saved_config(arguments: list[str]) -> list[str]:
@@ -155,6 +166,8 @@ class TrainingCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(RichProgressBar())
         if settings.logger is None:
             kwargs["logger"] = self._logger()
+        if settings.enable_model_summary is None:
+            kwargs["enable_model_summary"] = False
         kwargs["default_root_dir"] = self.files.run_dir
         kwargs["enable_checkpointing"] = False  # ours are whole or absent, and synced to disk
         return super().instantiate_trainer(**kwargs)
@@ -177,7 +190,11 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Say where the run lies."""
+        count = sum(p.numel() for p in self.model.network.parameters())
         log.info("run directory: %s", self.files.run_dir)
+        log.info("norm %s, %d parameters", self.model.description.norm, count)
+        log.info("%d cases to train on, %d to validate on", len(self.datamodule.train_cases),
+                 len(self.datamodule.val_cases))  # fmt: skip
 
     def after_validate(self) -> None:
         """Print the Dice per class."""

@@ -1,0 +1,163 @@
+"""Folder inference: every case labelled or recorded as failed; one bad case stops nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medseg.core.errors import MedsegError, OptionError
+from medseg.core.runs import JOURNAL_NAME, RunFiles, strict_json
+from medseg.engine.progress import track
+from medseg.inference.inputs import Job, list_jobs
+from medseg.inference.options import PredictOptions
+from medseg.inference.predictor import Predictor
+from medseg.io import write_label_map
+
+SOME_FAILED = 3
+
+log = logging.getLogger("medseg")
+
+
+def predict(options: PredictOptions) -> int:
+    """Label every case of `options.input`.
+
+    Returns:
+        0, or 3 if some cases failed; each is named on screen and in predictions.jsonl.
+
+    Raises:
+        OptionError: If there is nothing to do, or the output cannot be written.
+        CheckpointError: If the run's checkpoint cannot be read.
+    """
+    if sys.platform == "win32":
+        raise OptionError(
+            "predict does not run on Windows: it relies on atomic renames. Use WSL or Linux."
+        )
+    checkpoint = RunFiles(options.run).checkpoint(options.checkpoint)
+    predictor = Predictor.from_run(options.run, options.checkpoint, options.overlap, options.device)
+    jobs = list_jobs(options.input, predictor.channels, options.root, options.fold)
+    _make_writable(options.output)
+    journal = Journal(options.output / JOURNAL_NAME)
+    about = {
+        "run": str(options.run),
+        "checkpoint": options.checkpoint,
+        "checkpoint_sha256": _sha256(checkpoint),
+        "overlap": predictor.window.overlap,
+    }
+    failed = []
+    for job in track(jobs, "predicting", len(jobs)):
+        if not options.overwrite and journal.is_done(job, options.output, about):
+            continue
+        record = _label(predictor, job, options.output)
+        journal.add({**_description(job, predictor), **about, **record})
+        if record["status"] == "failed":
+            failed.append(job)
+            log.warning("%s failed: %s", job.case_id, record["message"])
+    log.info("%d of %d cases labelled in %s", len(jobs) - len(failed), len(jobs), options.output)
+    return SOME_FAILED if failed else 0
+
+
+def _label(predictor: Predictor, job: Job, output: Path) -> dict[str, Any]:
+    """Label and write one case; return the outcome."""
+    started = time.monotonic()
+    try:
+        result = predictor.predict(job.images)
+        target = output / job.output
+        write_label_map(target, result.label, result.grid, result.label.dtype)
+    except MedsegError as error:
+        outcome = {"status": "failed", "message": str(error)}
+    except Exception as error:  # noqa: BLE001 - one case must not stop the others
+        message = f"{type(error).__name__}: {error}"
+        outcome = {"status": "failed", "message": message, "traceback": traceback.format_exc()}
+    else:
+        outcome = {
+            "status": "ok",
+            "message": "",
+            "warnings": list(result.warnings),
+            "output_sha256": _sha256(target),
+        }
+    return {**outcome, "seconds": round(time.monotonic() - started, 3)}
+
+
+def _description(job: Job, predictor: Predictor) -> dict[str, Any]:
+    return {
+        "case_id": job.case_id,
+        "image": [str(path) for path in job.images],
+        "image_state": _state(job),
+        "reference": str(job.reference) if job.reference else None,
+        "output": job.output,
+        "role": predictor.role(job.case_id),
+        "norm": predictor.description.norm,
+    }
+
+
+class Journal:
+    """predictions.jsonl: one line per case, appended and synced; the newest line counts.
+
+    Args:
+        path: The file; its folder exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._last = {record["case_id"]: record for record in self._read()}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append one line and bring it to the disk."""
+        line = json.dumps(strict_json(record), ensure_ascii=False, allow_nan=False)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._last[record["case_id"]] = record
+
+    def is_done(self, job: Job, output: Path, about: dict[str, Any]) -> bool:
+        """Return whether the same weights labelled the same files, and the result is as written."""
+        last = self._last.get(job.case_id)
+        if last is None or last["status"] != "ok" or last["output"] != job.output:
+            return False
+        same = all(last.get(key) == about[key] for key in ("checkpoint_sha256", "overlap"))
+        target = output / job.output
+        if not same or last.get("image_state") != _state(job) or not target.is_file():
+            return False
+        return bool(last.get("output_sha256") == _sha256(target))
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        if not self.path.is_file():
+            return
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # the last line of a run that was killed while writing
+            if isinstance(record, dict) and {"case_id", "status", "output"} <= record.keys():
+                yield record
+
+
+def _state(job: Job) -> list[list[int]]:
+    """Return size and time of each input file; what a changed input changes."""
+    there = [path for path in job.images if path.exists()]
+    return [[path.stat().st_size, path.stat().st_mtime_ns] for path in there]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_writable(folder: Path) -> None:
+    """Make the output folder, and find out now whether it can be written to."""
+    probe = folder / f".medseg-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OptionError(f"--output {folder} cannot be written to ({error.strerror}).") from error

@@ -1,0 +1,118 @@
+"""What `medseg predict --input` means: a file, a folder or a manifest, as a list of cases."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.core.errors import OptionError, problems
+from medseg.core.manifest import ENDINGS, Case, Manifest, case_id_of, case_id_problem, load_manifest
+
+VOLUME_ENDINGS = (".nii.gz", ".nii")
+
+_CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's suffix of the files of a multi-channel case
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to label.
+
+    Attributes:
+        case_id: Its name.
+        images: One file per channel, or one file for all.
+        output: Where its label map goes, relative to the output folder.
+        reference: Its label file, if known.
+    """
+
+    case_id: str
+    images: tuple[Path, ...]
+    output: str
+    reference: Path | None = None
+
+
+def list_jobs(source: Path, channels: int, root: Path | None, fold: int | None) -> list[Job]:
+    """Return the cases of a file, folder or manifest.
+
+    Args:
+        source: What the user named.
+        channels: Image channels the network takes.
+        root: Folder a manifest's paths are relative to.
+        fold: Only this fold of a manifest.
+
+    Raises:
+        OptionError: If there is none, or two would be written to one file.
+        ManifestError: If a manifest is wrong or files it needs are absent.
+    """
+    if source.suffix == ".json":
+        jobs = _of_manifest(load_manifest(source, root), fold)
+    elif root is not None or fold is not None:
+        raise OptionError("--root and --fold go with a manifest as --input.")
+    elif source.is_dir():
+        jobs = _of_files(source, _volumes_below(source), channels)
+    elif source.exists():
+        jobs = _of_files(source.parent, [source], channels)
+    else:
+        raise OptionError(f"--input {source}: no such file or folder.")
+    if not jobs:
+        raise OptionError(f"--input {source}: no volume ({', '.join(VOLUME_ENDINGS)}) found.")
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def _of_manifest(manifest: Manifest, fold: int | None) -> list[Job]:
+    cases: tuple[Case, ...] = (*manifest.training, *manifest.test)
+    if fold is not None:
+        cases = manifest.in_folds([fold])
+        manifest.require_files(cases)
+    return [
+        Job(
+            case.case_id,
+            tuple(manifest.file(name) for name in case.images),
+            f"{case.case_id}.nii.gz",
+            manifest.file(case.label) if case.label else None,
+        )
+        for case in cases
+    ]
+
+
+def _volumes_below(folder: Path) -> list[Path]:
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(place) / name
+            for name in sorted(names)
+            if name.lower().endswith(ENDINGS) and not name.startswith(".")
+        ]
+    return found
+
+
+def _of_files(folder: Path, files: list[Path], channels: int) -> list[Job]:
+    """Group the channel files of nnU-Net's naming if the network takes several."""
+    groups: dict[Path, list[Path]] = defaultdict(list)
+    for file in files:
+        stem = case_id_of(file.name)
+        if channels > 1:
+            stem = _CHANNEL.sub("", stem)
+        groups[file.parent.relative_to(folder) / stem].append(file)
+    return [
+        Job(place.name, tuple(group), f"{place.as_posix()}.nii.gz")
+        for place, group in groups.items()
+    ]
+
+
+def _refuse_collisions(jobs: list[Job]) -> None:
+    found = []
+    taken: dict[str, Job] = {}
+    for job in jobs:
+        if problem := case_id_problem(job.case_id):
+            found.append(f"{job.images[0]}: case id {job.case_id!r} {problem}")
+        # Without case: two names that differ in it are one file on many systems.
+        other = taken.setdefault(job.output.casefold(), job)
+        if other is not job:
+            found.append(f"{other.images[0]} and {job.images[0]} would both be {job.output}")
+    if found:
+        raise OptionError(problems("--input", found))

@@ -1,0 +1,203 @@
+"""Preprocessing: orientation, spacing, intensities, labels; and the way back."""
+
+import numpy as np
+import pytest
+import torch
+
+from medseg.core.errors import GeometryError, OptionError, VolumeError
+from medseg.core.geometry import Grid
+from medseg.data.resample import resample
+from medseg.data.transforms import (
+    IGNORE_INDEX,
+    Augmentation,
+    Preprocessing,
+    augmented,
+    prepare_case,
+    scale_intensity,
+)
+from medseg.io import write_volume
+
+ORIENTATIONS = {
+    "RAS": np.diag([1.0, 1.5, 2.0, 1.0]),
+    "LPS": np.diag([-1.0, -1.5, 2.0, 1.0]),
+    "PIR": np.array([[0, 0, 2.0, 3], [-1.0, 0, 0, 5], [0, -1.5, 0, 7], [0, 0, 0, 1]]),
+    "SAL": np.array([[0, 0, -2.0, 3], [0, 1.5, 0, 5], [1.0, 0, 0, 7], [0, 0, 0, 1]]),
+    "oblique": np.array([[0.96, -0.42, 0, 1], [0.28, 1.44, 0, 2], [0, 0, 2.0, 3], [0, 0, 0, 1]]),
+}
+SHAPE = (14, 12, 10)
+
+
+def world_function(grid):
+    """Return a smooth function of the world position on a grid."""
+    index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1)
+    x, y, z = np.moveaxis(index @ grid.affine[:3, :3].T + grid.affine[:3, 3], -1, 0)
+    return (100 + x + 2 * y - 3 * z).astype(np.float32)
+
+
+def centred(affine):
+    """Move an affine so that the middle of the volume is the world's origin."""
+    moved = affine.copy()
+    moved[:3, 3] = -affine[:3, :3] @ ((np.asarray(SHAPE) - 1) / 2)
+    return moved
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+@pytest.mark.parametrize("spacing", [None, [1.0, 1.0, 1.0], [2.0, 1.5, 3.0]])
+def test_a_smooth_volume_comes_back_to_its_own_grid(tmp_path, name, spacing):
+    grid = Grid(SHAPE, centred(ORIENTATIONS[name]))
+    values = world_function(grid)
+    write_volume(tmp_path / "x.nii", values, grid)
+    preprocessing = Preprocessing(spacing=spacing, intensity=[[-1e4, 1e4]])
+    case = prepare_case([tmp_path / "x.nii"], None, 1, (), preprocessing)
+    assert case.grid.orientation == "RAS"
+    if spacing:
+        assert case.grid.spacing == pytest.approx(spacing, rel=1e-3)
+    back = resample(torch.from_numpy(case.image), case.grid, case.original)[0].numpy() * 1e4
+    inside = (slice(3, -3),) * 3  # beyond the last voxel centre the edge value is taken
+    np.testing.assert_allclose(back[inside], values[inside], atol=0.2)
+
+
+@pytest.mark.parametrize("name", ["RAS", "LPS", "PIR", "SAL"])
+def test_a_reoriented_file_gives_the_same_network_input(tmp_path, name):
+    grids = [Grid(SHAPE, centred(ORIENTATIONS["RAS"]))]
+    values = np.random.default_rng(0).normal(50, 9, SHAPE).astype(np.float32)
+    source = torch.from_numpy(values)[None]
+    order = {"RAS": (0, 1, 2), "LPS": (0, 1, 2), "PIR": (1, 2, 0), "SAL": (2, 1, 0)}[name]
+    shape = tuple(SHAPE[axis] for axis in order)
+    flips = {"RAS": "+++", "LPS": "--+", "PIR": "--+", "SAL": "++-"}[name]
+    matrix = np.zeros((3, 3))
+    for axis, (world, sign) in enumerate(zip(order, flips, strict=True)):
+        matrix[world, axis] = (1.0, 1.5, 2.0)[world] * (1 if sign == "+" else -1)
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    affine[:3, 3] = -matrix @ ((np.asarray(shape) - 1) / 2)
+    grids.append(Grid(shape, affine))
+    assert grids[1].orientation == name
+    images = []
+    for number, grid in enumerate(grids):
+        path = tmp_path / f"{number}.nii"
+        write_volume(path, resample(source, grids[0], grid)[0].numpy(), grid)
+        images.append(prepare_case([path], None, 1, (), Preprocessing()).image)
+    np.testing.assert_array_equal(images[0], images[1])
+
+
+def test_zscore_is_over_the_images_own_nonzero_voxels_whatever_their_scale():
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.normal(100, 10, (1, 20, 20, 20)).astype(np.float32))
+    image[:, :10] = 0
+    small, large = (scale_intensity(image * factor, ["zscore"]) for factor in (1.0, 1e4))
+    torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-3)
+    foreground = small[:, 10:]
+    assert float(foreground.mean()) == pytest.approx(0, abs=0.02)
+    assert float(foreground.std()) == pytest.approx(1, abs=0.05)
+    assert float(small[:, :10].max()) < -5  # the background stays apart from the mean
+
+
+def test_a_window_clips_and_scales_to_one():
+    image = torch.tensor([-2000.0, -1000.0, -300.0, 400.0, 3000.0]).reshape(1, 5, 1, 1)
+    scaled = scale_intensity(image, [[-1000.0, 400.0]])
+    torch.testing.assert_close(scaled.flatten(), torch.tensor([-1.0, -1.0, 0.0, 1.0, 1.0]))
+
+
+def test_constant_and_empty_images_stay_finite():
+    for value in (0.0, 7.0):
+        assert torch.isfinite(scale_intensity(torch.full((1, 4, 4, 4), value), ["zscore"])).all()
+
+
+def test_intensity_options_are_checked():
+    with pytest.raises(OptionError, match="'zscore' or a window"):
+        Preprocessing(intensity=["z-score"])
+    with pytest.raises(OptionError, match="3 entries for 2 channels"):
+        scale_intensity(torch.zeros(2, 4, 4, 4), ["zscore"] * 3)
+    with pytest.raises(OptionError, match="three lengths"):
+        Preprocessing(spacing=[1.0, 1.0])
+
+
+def write_pair(folder, label, image_grid=None, label_grid=None):
+    grid = image_grid or Grid(label.shape, np.eye(4))
+    write_volume(folder / "image.nii", np.ones(grid.shape, np.float32), grid)
+    write_volume(folder / "label.nii", label, label_grid or grid)
+    return [folder / "image.nii"], folder / "label.nii"
+
+
+def test_label_values_are_mapped_to_classes_and_ignore_is_kept_apart(tmp_path):
+    label = np.array([0, 7, 300, 99], np.int32).reshape(4, 1, 1)
+    images, path = write_pair(tmp_path, label)
+    case = prepare_case(images, path, 1, (0, 7, 300), Preprocessing(), ignore_value=99)
+    assert case.label.ravel().tolist() == [0, 1, 2, IGNORE_INDEX]
+
+
+def test_unknown_and_fractional_labels_are_refused(tmp_path):
+    images, path = write_pair(tmp_path, np.array([0, 1, 5, 6], np.uint8).reshape(4, 1, 1))
+    with pytest.raises(VolumeError, match=r"unknown-label: values \[5, 6\]"):
+        prepare_case(images, path, 1, (0, 1), Preprocessing())
+    images, path = write_pair(tmp_path, np.array([0, 1.3], np.float32).reshape(2, 1, 1))
+    with pytest.raises(VolumeError, match="not-a-label"):
+        prepare_case(images, path, 1, (0, 1), Preprocessing())
+
+
+def test_a_label_on_another_grid_is_refused_in_words(tmp_path):
+    grids = [Grid((4, 4, 4), np.diag([1.0, 1.0, z, 1.0])) for z in (1.0, 1.2)]
+    images, path = write_pair(tmp_path, np.zeros((4, 4, 4), np.uint8), *grids)
+    with pytest.raises(GeometryError, match=r"spacing \(1.0, 1.0, 1.2\) mm against \(1.0, 1.0, 1.0\) mm"):
+        prepare_case(images, path, 1, (0, 1), Preprocessing())
+
+
+def test_channels_on_another_grid_are_brought_onto_the_first(tmp_path):
+    coarse = Grid((6, 6, 6), centred_cube(6, 2.0))
+    fine = Grid((24, 24, 24), centred_cube(24, 0.5))
+    paths = []
+    for number, grid in enumerate((coarse, fine)):
+        paths.append(tmp_path / f"{number}.nii")
+        write_volume(paths[-1], world_function(grid), grid)
+    case = prepare_case(paths, None, 2, (), Preprocessing(intensity=[[-1e3, 1e3]]))
+    assert case.image.shape == (2, 6, 6, 6)
+    np.testing.assert_allclose(case.image[1], case.image[0], atol=1e-4)
+
+
+def centred_cube(count, spacing):
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    affine[:3, 3] = -spacing * (count - 1) / 2
+    return affine
+
+
+def test_resampling_swapped_axes_is_exact_and_a_shift_is_linear():
+    values = torch.randn(2, 4, 5, 6)
+    source = Grid((4, 5, 6), np.eye(4))
+    swapped = Grid((6, 4, 5), np.array([[0, 1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 5], [0, 0, 0, 1.0]]))
+    assert torch.equal(resample(values, source, swapped), values.permute(0, 3, 1, 2).flip(1))
+    half = np.eye(4)
+    half[0, 3] = 0.5
+    shifted = resample(values, source, Grid((3, 5, 6), half))
+    torch.testing.assert_close(shifted, (values[:, :-1] + values[:, 1:]) / 2)
+
+
+def everything():
+    always = dict.fromkeys(
+        ("flip", "affine", "noise", "blur", "brightness", "gamma", "low_resolution", "bias_field"), 1.0
+    )
+    return Augmentation(flip_axes=[0, 1, 2], **always).build()
+
+
+def test_augmentation_depends_on_its_seed_alone_and_keeps_labels_whole():
+    image, label = torch.rand(1, 12, 12, 12), torch.randint(0, 3, (12, 12, 12), dtype=torch.uint8)
+    label[0] = IGNORE_INDEX
+    transforms = everything()
+    first = augmented(transforms, image.clone(), label.clone(), 11)
+    augmented(transforms, image.clone(), label.clone(), 12)
+    again = augmented(everything(), image.clone(), label.clone(), 11)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], image)
+    assert set(first[1].unique().tolist()) <= {0, 1, 2, IGNORE_INDEX}
+
+
+def test_image_and_label_are_moved_together():
+    label = torch.zeros(16, 16, 16, dtype=torch.uint8)
+    label[3:9, 4:12, 6:13] = 1
+    spatial = Augmentation(flip_axes=[0, 1], flip=1.0, affine=1.0, noise=0, blur=0, brightness=0,
+                           gamma=0, low_resolution=0, bias_field=0).build()  # fmt: skip
+    image, moved = augmented(spatial, label[None].float(), label.clone(), 3)
+    assert int(moved.sum()) > 100
+    agree = ((image[0] > 0.5) == (moved == 1)).float().mean()
+    assert float(agree) > 0.98
