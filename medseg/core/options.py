@@ -51,7 +51,6 @@ def build_parser(options: type[Any], verb: str, summary: str) -> argparse.Argume
         prog=f"medseg {verb}",
         description=summary,
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     hints = typing.get_type_hints(options)
     texts = field_docs(options)
@@ -76,12 +75,15 @@ def field_docs(options: type[Any]) -> dict[str, str]:
 def _argument(field: dataclasses.Field[Any], hint: Any, texts: dict[str, str]) -> dict[str, Any]:
     """Return the keywords of `add_argument` for one field."""
     required = field.default is dataclasses.MISSING
-    help_text = texts[field.name].replace("%", "%%")
-    keywords: dict[str, Any] = {"help": help_text, "required": required}
-    if not required:
-        keywords["default"] = field.default
-        if field.default in (None, ()):
-            keywords["default"] = argparse.SUPPRESS
+    text = texts[field.name].replace("%", "%%")
+    if not required and field.default not in (None, ()):
+        text += f" (default: {_shown(field.default)})"
+    # No default here: the dataclass has it, and a flag of several values would add to it.
+    keywords: dict[str, Any] = {
+        "help": text,
+        "required": required,
+        "default": argparse.SUPPRESS,
+    }
     if hint is bool:
         return {**keywords, "action": argparse.BooleanOptionalAction}
     kind = _without_none(hint)
@@ -92,6 +94,10 @@ def _argument(field: dataclasses.Field[Any], hint: Any, texts: dict[str, str]) -
         choices = typing.get_args(kind)
         return {**keywords, "choices": choices, "type": type(choices[0])}
     return {**keywords, "type": kind, "metavar": field.name.upper()}
+
+
+def _shown(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def _without_none(hint: Any) -> Any:

@@ -130,7 +130,7 @@ def _bare_steps(module: SegmentationModule, options: BenchmarkOptions) -> list[f
         started = time.perf_counter()
         image, label = batch["image"].to(device), batch["label"].to(device)
         optimizer.zero_grad()
-        supervised_loss(network.heads(image), label).backward()
+        supervised_loss(network.heads(image), label).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)
         optimizer.step()
         _wait(device)

@@ -1,0 +1,151 @@
+"""The subjects of the phantoms: shapes in world coordinates (mm), known exactly everywhere."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from medseg.core.geometry import Grid
+
+Points = NDArray[np.float64]
+"""World coordinates, shape (..., 3), mm."""
+
+LABELS = {"background": 0, "shell": 1, "core": 2, "nodule": 3}
+
+AIR, BODY, BONE, PLATE, ROD, VESSEL, SHELL, CORE, NODULE = range(9)
+"""Tissues. Plates are as bright as the shell, rods as the core, vessels as the nodule."""
+
+_LABEL_OF = np.array([0, 0, 0, 0, 0, 0, 1, 2, 3], dtype=np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Blob:
+    """An ellipsoid, bent like a banana; its volume is that of the ellipsoid.
+
+    Attributes:
+        centre: World coordinates, mm.
+        axes: Directions of the radii in columns, shape (3, 3).
+        radii: Half axes, mm.
+        bend: Sideways shift of the third axis' ends, as a share of the first radius.
+    """
+
+    centre: Points
+    axes: NDArray[np.float64]
+    radii: NDArray[np.float64]
+    bend: float = 0.0
+
+    def coordinates(self, points: Points) -> Points:
+        """Return where points lie in the blob's own frame, in which it is the unit ball."""
+        own: Points = (points - self.centre) @ self.axes / self.radii
+        own[..., 0] += self.bend * own[..., 2] ** 2
+        return own
+
+    def holds(self, points: Points) -> NDArray[np.bool_]:
+        """Return which points lie inside."""
+        return _in_ball(self.coordinates(points))
+
+    def grown(self, margin: float) -> Blob:
+        """Return the blob with `margin` mm added to each radius."""
+        return replace(self, radii=self.radii + margin)
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume, ml."""
+        return float(4.0 / 3.0 * math.pi * np.prod(self.radii) / 1000.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """One subject.
+
+    Attributes:
+        organ: Shell and core together.
+        core_offset: Centre of the core in the organ's own frame.
+        core_scale: Size of the core in the organ's own frame.
+        nodule: The small structure.
+        around: Other shapes and their tissue, the later ones on top.
+    """
+
+    organ: Blob
+    core_offset: NDArray[np.float64]
+    core_scale: float
+    nodule: Blob
+    around: tuple[tuple[Blob, int], ...]
+
+    def tissue(self, points: Points) -> NDArray[np.uint8]:
+        """Return the tissue at each point, shape `points.shape[:-1]`."""
+        tissue = np.full(points.shape[:-1], AIR, dtype=np.uint8)
+        for blob, kind in self.around:
+            tissue[blob.holds(points)] = kind
+        own = self.organ.coordinates(points)
+        tissue[_in_ball(own)] = SHELL
+        tissue[_in_ball((own - self.core_offset) / self.core_scale)] = CORE
+        tissue[self.nodule.holds(points)] = NODULE
+        return tissue
+
+    def label(self, grid: Grid) -> NDArray[np.uint8]:
+        """Return the label at each voxel centre of a grid."""
+        labels: NDArray[np.uint8] = _LABEL_OF[self.tissue(world_points(grid))]
+        return labels
+
+
+def world_points(grid: Grid, offset: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Points:
+    """Return the world coordinates of each voxel's centre, or of a point beside it.
+
+    Args:
+        grid: The voxels.
+        offset: Place in the voxel, in voxels from its centre.
+    """
+    index = np.moveaxis(np.indices(grid.shape, dtype=np.float64), 0, -1) + offset
+    points: Points = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    return points
+
+
+def draw_anatomy(rng: np.random.Generator, reach: float, centre: Points) -> Anatomy:
+    """Draw a subject that fills a field of view of 2 `reach` mm around `centre`."""
+    turns = iter(Rotation.from_quat(rng.normal(size=(8, 4))).as_matrix())
+
+    def blob(spread: float, *radii: float, bend: float = 0.0) -> Blob:
+        where = centre + reach * spread * rng.uniform(-1.0, 1.0, 3)
+        return Blob(where, next(turns), reach * np.array(radii) * rng.uniform(0.85, 1.15, 3), bend)
+
+    body = Blob(centre, np.eye(3), reach * rng.uniform(0.85, 0.95, 3))
+    spine = Blob(centre - [0.0, 0.62 * reach, 0.0], np.eye(3), reach * np.array([0.1, 0.1, 2.0]))
+    organ = blob(0.2, 0.27, 0.33, 0.45, bend=float(rng.uniform(0.2, 0.5)))
+    around = [
+        *[(blob(0.5, 0.09, 0.40, 0.55), PLATE) for _ in range(2)],
+        *[(blob(0.5, 0.16, 0.18, 0.70), ROD) for _ in range(2)],
+        *[(blob(0.5, 0.11, 0.12, 0.80), VESSEL) for _ in range(2)],
+        (spine, BONE),
+    ]
+    nodule = blob(0.0, 0.13, 0.14, 0.15)
+    taken = [organ, *(other for other, _ in around)]
+    place = _free_place(rng, centre, 0.65 * reach, taken, 1.3 * float(nodule.radii.max()))
+    way = rng.normal(size=3)
+    return Anatomy(
+        organ=organ,
+        core_offset=0.25 * way / np.linalg.norm(way),
+        core_scale=float(rng.uniform(0.55, 0.65)),  # at most 0.9 from the centre: always inside
+        nodule=replace(nodule, centre=place),
+        around=((body, BODY), *around),
+    )
+
+
+def _free_place(
+    rng: np.random.Generator, centre: Points, within: float, taken: list[Blob], margin: float
+) -> Points:
+    """Return a point at most `within` mm from `centre` and `margin` mm off all that is taken."""
+    candidates: Points = centre + within * rng.uniform(-1.0, 1.0, (4096, 3))
+    free = _in_ball((candidates - centre) / within)
+    for blob in taken:
+        free &= ~blob.grown(margin).holds(candidates)
+    return candidates[int(np.argmax(free))]
+
+
+def _in_ball(points: Points) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = (points**2).sum(axis=-1) < 1.0
+    return inside

@@ -1,0 +1,185 @@
+"""Training through the command line: what it leaves, refuses and resumes."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from medseg.cli import main
+from medseg.core.errors import CheckpointError
+from medseg.networks.checkpoint import load_content, load_trained
+from medseg.networks.norms import NORMS
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refused(arguments, capsys, *parts):
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    for part in parts:
+        assert part in told
+    assert "Traceback" not in told
+
+
+def test_a_run_leaves_its_files(tiny_run):
+    there = {path.relative_to(tiny_run).as_posix() for path in tiny_run.rglob("*.*")}
+    expected = {"config.yaml", "fit.json", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    assert expected <= there
+    assert not [name for name in there if name.endswith(".tmp")]
+    record = json.loads((tiny_run / "fit.json").read_text())
+    assert record["norm"] == "batch"
+    assert record["steps"] == 6
+    assert record["samples"] == 12
+    assert record["seconds"] > 0
+    assert record["versions"]["torch"] == torch.__version__
+    config = yaml.safe_load((tiny_run / "config.yaml").read_text())
+    assert config["model"]["network"]["channels"] == [8, 16]
+
+
+def test_curves_have_a_row_an_epoch(tiny_run):
+    curve = rows(tiny_run / "metrics.csv")
+    assert [row["step"] for row in curve] == ["3", "6"]
+    assert all(0 <= float(row["val/dice"]) <= 1 for row in curve)
+    assert float(curve[0]["learning_rate"]) > float(curve[1]["learning_rate"])
+    assert any(name.startswith("val/dice_") for name in curve[0])
+
+
+def test_checkpoints_hold_tensors_and_primitives_only(tiny_run):
+    content = load_content(tiny_run / "checkpoints" / "last.ckpt")
+    assert content["medseg"]["norm"] == "batch"
+    assert "hyper_parameters" not in content
+    network = load_trained(tiny_run / "checkpoints" / "last.ckpt").network()
+    assert not network.training
+
+
+def test_a_foreign_or_hostile_checkpoint_is_refused(tmp_path):
+    marker = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(marker), "w"))
+
+    torch.save({"state_dict": {}, "medseg": Bomb()}, tmp_path / "bomb.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    for name in ("bomb", "foreign", "text", "absent"):
+        with pytest.raises(CheckpointError):
+            load_content(tmp_path / f"{name}.ckpt")
+    assert not marker.exists()
+
+
+def test_a_used_run_dir_is_refused_with_the_way_out(tiny_run, phantoms, fit_flags, capsys):
+    refused(["fit", *fit_flags(phantoms, tiny_run)], capsys,
+            "already holds a run. Resume with --ckpt_path last, or choose another --run_dir")  # fmt: skip
+
+
+def test_a_run_resumes_where_it_ended(tiny_run, phantoms, fit_flags, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_run, copy)
+    flags = fit_flags(phantoms, copy, trainer__max_epochs=3)
+    assert main(["fit", *flags, "--ckpt_path", "last"]) == 0
+    curve = rows(copy / "metrics.csv")
+    assert [row["step"] for row in curve] == ["3", "6", "9"]
+    assert curve[:2] == rows(tiny_run / "metrics.csv")
+    assert json.loads((copy / "fit.json").read_text())["steps"] == 9
+
+
+def test_a_run_resumes_from_its_own_config_alone(tiny_run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_run, copy)
+    text = (copy / "config.yaml").read_text().replace(str(tiny_run), str(copy))
+    (copy / "config.yaml").write_text(text.replace("max_epochs: 2", "max_epochs: 3"))
+    assert main(["fit", "--run_dir", str(copy), "--ckpt_path", "last"]) == 0
+    assert len(rows(copy / "metrics.csv")) == 3
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("model__norm", "layer", "--model.norm layer contradicts the checkpoint (norm 'batch')"),
+        ("model__network.channels", "[8, 24]", "--model.network.channels [8, 24] contradicts"),
+        ("data__patch_size", "[8, 16, 16]", "contradicts the checkpoint (patch_size [16, 16, 16])"),
+    ],
+)
+def test_a_flag_that_contradicts_the_checkpoint_is_refused(
+    tiny_run, phantoms, fit_flags, capsys, flag, value, told
+):
+    flags = fit_flags(phantoms, tiny_run, **{flag: value})
+    refused(["fit", *flags, "--ckpt_path", "last"], capsys, told, "Drop the flag")
+
+
+def test_training_starts_from_another_runs_weights(tiny_run, phantoms, fit_flags, tmp_path, capsys):
+    flags = [*fit_flags(phantoms, tmp_path / "b", trainer__max_epochs=1), "--init_from", str(tiny_run)]
+    # A vanishing learning rate leaves the weights where they started.
+    assert main(["fit", *flags, "--model.optimization.learning_rate", "1e-12"]) == 0
+    before, after = (load_trained(run / "checkpoints" / "best.ckpt").weights for run in (tiny_run, tmp_path / "b"))
+    key = "encoder.0.0.0.weight"
+    torch.testing.assert_close(before[key], after[key], rtol=1e-5, atol=1e-7)
+    flags = [*fit_flags(phantoms, tmp_path / "c", model__norm="group"), "--init_from", str(tiny_run)]
+    refused(["fit", *flags], capsys, "--model.norm group contradicts the checkpoint (norm 'batch')")
+    assert not (tmp_path / "c").exists()
+
+
+def test_validate_gives_the_dice_of_the_best_checkpoint(tiny_run, capsys):
+    assert main(["validate", "--run_dir", str(tiny_run), "--ckpt_path", "best"]) == 0
+    told = capsys.readouterr().err
+    best = max(float(row["val/dice"]) for row in rows(tiny_run / "metrics.csv"))
+    assert f"{best:.4f}" in told
+
+
+@pytest.mark.parametrize("norm", [name for name in NORMS if name != "batch"])
+def test_every_norm_is_fit_and_predicted_by_its_name(norm, phantoms, fit_flags, tmp_path):
+    run = tmp_path / norm
+    assert main(["fit", *fit_flags(phantoms, run, model__norm=norm, trainer__max_epochs=1)]) == 0
+    predict = ["predict", "--run", str(run), "--input", str(phantoms), "--fold", "0", "--output", str(run / "p")]
+    assert main(predict) == 0
+    assert len(list((run / "p").glob("*.nii.gz"))) == 2
+
+
+def test_averaged_weights_are_what_is_kept_and_have_their_own_statistics(phantoms, fit_flags, tmp_path):
+    run = tmp_path / "ema"
+    assert main(["fit", *fit_flags(phantoms, run, model__ema_decay=0.5)]) == 0
+    state = load_content(run / "checkpoints" / "last.ckpt")["state_dict"]
+    kept = load_trained(run / "checkpoints" / "last.ckpt").weights
+    name = "encoder.0.0.0.weight"
+    assert torch.equal(kept[name], state[f"averaged.{name}"])
+    assert not torch.equal(state[f"averaged.{name}"], state[f"network.{name}"])
+    statistic = "encoder.0.0.1.running_mean"
+    assert not torch.equal(state[f"averaged.{statistic}"], state[f"network.{statistic}"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model__norm": "grup"}, ["model.norm must be one of", "Did you mean 'group'?"]),
+        ({"data__patch_size": "[16, 16, 15]"}, ["must be divisible by 2", "nearest larger: (16, 16, 16)"]),
+        ({"model__norm": "group", "model__network.channels": "[12, 24]"}, ["divisible by 8; got channels (12, 24)"]),
+        ({"data__patch_size": "[2, 2, 2]", "data__batch_size": "1"}, ["1 value(s) per statistic", "batch 1"]),
+        ({"data__fold": "9"}, ["has no fold 9"]),
+        ({"data__train_folds": "[0, 1]"}, ["fold 0 is both validated and trained on"]),
+        ({"data__manifest": "absent.json"}, ["absent.json: cannot be read"]),
+        ({"data__root": "/nowhere"}, ["no such file", "--root"]),
+        ({"model__nrm": "batch"}, ["nrm"]),
+        ({"data__preprocessing.intensity": "[zscor]"}, ["zscor"]),
+        ({"data__batch_size": "0"}, ["batch_size"]),
+    ],
+)
+def test_a_wrong_request_is_refused_before_any_work(phantoms, fit_flags, tmp_path, capsys, changes, told):
+    run = tmp_path / "run"
+    refused(["fit", *fit_flags(phantoms, run, **changes)], capsys, *told)
+    assert not run.exists()
+
+
+def test_print_config_round_trips(phantoms, fit_flags, tmp_path, capsys):
+    flags = fit_flags(phantoms, tmp_path / "run")
+    assert main(["fit", *flags, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    (tmp_path / "all.yaml").write_text(printed)
+    assert main(["fit", "--config", str(tmp_path / "all.yaml"), "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(printed)

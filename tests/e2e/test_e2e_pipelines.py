@@ -1,0 +1,64 @@
+"""Every preset parses against the real command line; every command in the texts is one."""
+
+import re
+import shlex
+
+import pytest
+
+from medseg import cli
+from medseg.core.options import build_parser
+from medseg.training.cli import fit
+
+PRESETS = ["gpu", "cpu", "smoke", "sgd", "data/phantoms_mr", "data/phantoms_ct", "data/hippocampus",
+           "data/sarcoma_pet"]  # fmt: skip
+TEXTS = ["README.md", "docs/results.md"]
+
+
+@pytest.fixture(autouse=True)
+def _at_home(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+
+
+def test_the_list_of_presets_is_complete(repository):
+    there = {path.relative_to(repository / "pipelines").with_suffix("").as_posix()
+             for path in (repository / "pipelines").rglob("*.yaml")}  # fmt: skip
+    assert there == {"base", *PRESETS}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_parses_against_the_real_command_line(preset, capsys):
+    flags = ["--config", "pipelines/base.yaml", "--config", f"pipelines/{preset}.yaml"]
+    if not preset.startswith("data/"):
+        flags += ["--data.manifest", "data_manifests/phantoms.json"]
+    with pytest.raises(SystemExit) as end:
+        fit([*flags, "--print_config"])
+    assert end.value.code in (0, None)
+    assert "patch_size" in capsys.readouterr().out
+
+
+def commands():
+    from conftest import REPOSITORY
+
+    for name in TEXTS:
+        text = (REPOSITORY / name).read_text(encoding="utf-8").replace("\\\n", " ")
+        blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+        for line in "\n".join(blocks).splitlines():
+            if line.strip().startswith("medseg "):
+                yield line.strip()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_of_the_texts_is_one(command, capsys):
+    verb, *arguments = shlex.split(command, comments=True)[1:]
+    if verb.startswith("-"):
+        assert cli.main([verb]) == 0
+    elif arguments == ["--help"]:
+        assert cli.main([verb, "--help"]) == 0
+    elif cli.VERBS[verb].options:
+        options = cli._load(cli.VERBS[verb].options)
+        parser = build_parser(options, verb, "")
+        parser.parse_args([a for a in arguments if a not in ("...", "…")])
+    else:
+        with pytest.raises(SystemExit) as end:
+            fit([*arguments, "--print_config"])
+        assert end.value.code in (0, None)
