@@ -74,7 +74,7 @@ VERBS = {
     ),
     "env": Verb(
         "print versions, devices and what is installed",
-        "medseg.core.environment:show",
+        "medseg.networks.devices:show",
         "medseg.core.environment:EnvOptions",
     ),
 }

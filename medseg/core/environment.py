@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
-import os
 import platform
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg import __version__
+
 PACKAGES = (
-    "medseg", "torch", "monai", "pytorch-lightning", "numpy", "scipy", "nibabel", "SimpleITK",
+    "torch", "monai", "pytorch-lightning", "numpy", "scipy", "nibabel", "SimpleITK",
     "safetensors", "jsonargparse", "matplotlib", "tensorboard",
 )  # fmt: skip
-
-log = logging.getLogger("medseg")
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class EnvOptions:
 
 def versions() -> dict[str, str]:
     """Return the version of Python and of each package that is installed."""
-    found = {"python": platform.python_version()}
+    found = {"medseg": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
@@ -50,26 +47,3 @@ def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
     return done.stdout.strip()
-
-
-def show(_options: EnvOptions) -> int:
-    """Log versions and devices."""
-    rows = {
-        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "executable": sys.executable,
-        **versions(),
-        "devices": ", ".join(_devices()),
-    }
-    width = max(map(len, rows))
-    log.info("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
-    return 0
-
-
-def _devices() -> list[str]:
-    import torch
-
-    if not torch.cuda.is_available():
-        return ["cpu (no CUDA device)"]
-    count = torch.cuda.device_count()
-    names = (torch.cuda.get_device_properties(index) for index in range(count))
-    return [f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in names]

@@ -7,11 +7,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.core.errors import ManifestError, problems
+from medseg.core.errors import ManifestError, problems, suggestion
 
 ENDINGS = (".nii.gz", ".nii", ".hdr", ".img", ".mha", ".mhd", ".nrrd")
 """File endings that are not part of a case id."""
@@ -22,9 +22,12 @@ IGNORE = "ignore"
 MAX_CASE_ID_BYTES = 200
 """Leaves room for an ending and a temporary name under the usual 255 bytes of a file name."""
 
+_TEXTS = ("reference", "release", "citation")
+"""Keys that are kept as they are."""
+
 _KEYS = {
-    "name", "description", "licence", "license", "reference", "release", "source",
-    "tensorImageSize", "channel_names", "modality", "labels", "training", "test", "numTraining",
+    "name", "description", "licence", "license", *_TEXTS, "source", "tensorImageSize",
+    "channel_names", "modality", "labels", "training", "test", "numTraining",
     "numTest", "file_ending", "regions_class_order", "overwrite_image_reader_writer",
 }  # fmt: skip
 
@@ -61,6 +64,8 @@ class Manifest:
         training: Cases with labels.
         test: Cases without.
         source: How to get the files, in words.
+        ignore_value: Value of voxels that take part in neither loss nor metrics.
+        extra: Further texts: reference, release, citation.
     """
 
     path: Path
@@ -74,6 +79,7 @@ class Manifest:
     description: str = ""
     licence: str = ""
     source: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -111,9 +117,11 @@ class Manifest:
         """
         chosen = set(folds)
         if not self.folds:
+            root = "" if self.root == self.path.parent else f" --root {self.root}"
+            other = self.path.with_name(f"{self.path.stem}_folds.json")
             raise ManifestError(
-                f"{self.path} has no folds. Add them: medseg manifest --source {self.path} "
-                f"--folds 5 --output {self.path}"
+                f"{self.path} has no folds. Draw them with `medseg manifest --source {self.path} "
+                f"--folds 5 --output {other}{root}`, and use {other}."
             )
         if unknown := sorted(chosen - set(self.folds)):
             raise ManifestError(
@@ -211,7 +219,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _nnunet_cases(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """List the cases of an nnU-Net v2 raw folder: imagesTr/X_0000.nii.gz, labelsTr/X.nii.gz."""
     ending = str(content.get("file_ending", ".nii.gz"))
-    channels = len(content.get("channel_names", {"0": ""}))
+    channels = max(len(_channel_names(content, [])), 1)
     cases = []
     for first in sorted((folder / "imagesTr").glob(f"*_0000{ending}")):
         case_id = first.name[: -len(f"_0000{ending}")]
@@ -233,7 +241,7 @@ def parse_manifest(content: Mapping[str, Any], path: Path, root: Path) -> Manife
     test = _cases(content.get("test", []), "test", found)
     if not training and not test:
         found.append("no case: `training` and `test` are both empty")
-    found += [f"unknown key {key!r}" for key in content if key not in _KEYS]
+    found += _unknown_keys(content, path)
     found += _contradictions(training, test, len(channel_names))
     if found:
         raise ManifestError(problems(path, found))
@@ -249,7 +257,18 @@ def parse_manifest(content: Mapping[str, Any], path: Path, root: Path) -> Manife
         description=str(content.get("description", "")),
         licence=str(content.get("licence", content.get("license", ""))),
         source=str(content.get("source", "")),
+        extra={key: content[key] for key in _TEXTS if key in content},
     )
+
+
+def _unknown_keys(content: Mapping[str, Any], path: Path) -> list[str]:
+    """Find keys that are misspelt; further texts of others' dataset.json are theirs (`relase`)."""
+    foreign = path.name == "dataset.json"
+    return [
+        f"unknown key {key!r}.{suggestion(key, _KEYS)}"
+        for key, value in content.items()
+        if key not in _KEYS and not (foreign and isinstance(value, str | int | float))
+    ]
 
 
 def case_id_of(image: str) -> str:
@@ -279,6 +298,9 @@ def _labels(given: Any, found: list[str]) -> tuple[dict[str, int], int | None]:
         found.append('`labels` must be an object such as {"background": 0, "tumour": 1}')
         return {}, None
     if all(_is_digits(key) and isinstance(name, str) for key, name in given.items()):
+        twice = [name for name, n in Counter(given.values()).items() if n > 1]
+        if twice:
+            found.append(f"label names {twice} are given to two values")
         given = {name: int(key) for key, name in given.items()}
     overlapping = [name for name, value in given.items() if isinstance(value, list)]
     if overlapping:
@@ -294,10 +316,12 @@ def _labels(given: Any, found: list[str]) -> tuple[dict[str, int], int | None]:
     repeated = [value for value, n in Counter(given.values()).items() if n > 1]
     if repeated:
         found.append(f"label values {repeated} have two names")
-    if 0 not in given.values():
-        found.append('`labels` has no background: add "background": 0')
     ordered = dict(sorted(given.items(), key=lambda item: int(item[1])))
     ignore = ordered.pop(IGNORE, None)
+    if 0 not in ordered.values():
+        found.append('`labels` has no background: add "background": 0')
+    elif len(ordered) == 1:
+        found.append("`labels` has no class besides the background")
     return ordered, ignore
 
 
@@ -333,7 +357,8 @@ def _case(entry: Any, where: str, part: str, found: list[str]) -> Case | None:
     if not images or not all(isinstance(p, str) and p for p in paths):
         found.append(f"{where}: `image` and `label` must be paths")
         return None
-    case_id = str(entry.get("case_id", case_id_of(images[0])))
+    given_id, group = entry.get("case_id"), entry.get("group")
+    case_id = case_id_of(images[0]) if given_id is None else str(given_id)
     before = len(found)
     if part == "training" and label is None:
         found.append(f"{where} ({case_id!r}): no label; cases without one belong in `test`")
@@ -348,7 +373,7 @@ def _case(entry: Any, where: str, part: str, found: list[str]) -> Case | None:
     if len(found) > before:
         return None
     return Case(case_id, tuple(map(_tidy, images)), label and _tidy(label), fold,
-                str(entry.get("group", "")))  # fmt: skip
+                "" if group is None else str(group))  # fmt: skip
 
 
 def _contradictions(training: Sequence[Case], test: Sequence[Case], channels: int) -> list[str]:
@@ -360,10 +385,10 @@ def _contradictions(training: Sequence[Case], test: Sequence[Case], channels: in
         if n > 1
     ]
     places: dict[str, set[str]] = {}
-    for case in cases:
-        where = "test" if case in test else f"fold {case.fold}"
+    for number, case in enumerate(cases):
+        where = "training" if case.fold is None else f"fold {case.fold}"
         for name in case.images:
-            places.setdefault(name, set()).add(where)
+            places.setdefault(name, set()).add(where if number < len(training) else "test")
     found += [
         f"image {name!r} is in {' and '.join(sorted(where))}"
         for name, where in places.items()
@@ -399,7 +424,7 @@ def _tidy(path: str) -> str:
 
 
 def _is_digits(text: Any) -> bool:
-    return isinstance(text, str) and text.isdigit()
+    return isinstance(text, str) and text.isdecimal()
 
 
 def _slug(name: str) -> str:

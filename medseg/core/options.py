@@ -36,12 +36,13 @@ def parse_options(
         SystemExit: With status 0 after `--help`.
     """
     parser = build_parser(options, verb, summary)
-    known, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        flags = [f"--{field.name}" for field in dataclasses.fields(options)]  # type: ignore[arg-type]
-        near = suggestion(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}.{near}")
-    values = vars(known)
+    flags = [f"--{field.name}" for field in dataclasses.fields(options)]  # type: ignore[arg-type]
+    known = {"--help", *flags, *(flag.replace("--", "--no-", 1) for flag in flags)}
+    for word in (argument.split("=")[0] for argument in arguments):
+        # Before argparse, which would only say that the flag meant is missing.
+        if word.startswith("--") and word not in known:
+            parser.error(f"no such flag: {word}.{suggestion(word, flags)}")
+    values = vars(parser.parse_args(arguments))
     return options(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 

@@ -137,22 +137,23 @@ def read_scores(path: Path) -> list[Score]:
     """
     if not path.is_file():
         raise OptionError(f"{path}: no such score file. `medseg evaluate` writes one.")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    columns = [field.name for field in fields(Score)]
     try:
-        return [
-            Score(
-                csv_text(row["case_id"]),
-                csv_text(row["group"]),
-                csv_text(row["class_name"]),
-                row["metric"],
-                float(row["value"]),
-            )
-            for row in rows
-        ]
-    except (KeyError, ValueError, TypeError) as error:
-        columns = ",".join(field.name for field in fields(Score))
-        raise OptionError(f"{path} is not a score file: it needs the columns {columns}.") from error
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.reader(file)
+            header = next(table, [])
+            place = [header.index(name) for name in columns]
+            return [_score([row[index] for index in place]) for row in table if row]
+    except (LookupError, ValueError, csv.Error) as error:
+        raise OptionError(
+            f"{path} is not a score file: it needs the columns {','.join(columns)}, "
+            "with a number in the last one."
+        ) from error
+
+
+def _score(cells: list[str]) -> Score:
+    case_id, group, class_name, metric = map(csv_text, cells[:-1])
+    return Score(case_id, group, class_name, metric, float(cells[-1]))
 
 
 def csv_cell(text: str) -> str:
@@ -185,7 +186,23 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def atomic_text(path: Path) -> Iterator[IO[str]]:
-    """Open a temporary text file that takes the name `path` once it is complete and on disk."""
+    """Open a temporary text file that takes the name `path` once it is complete and on disk.
+
+    Raises:
+        OptionError: If it cannot be written there.
+    """
+    try:
+        with _temporary_text(path) as file:
+            yield file
+    except OSError as error:
+        raise OptionError(
+            f"{path} cannot be written ({error.strerror or error}). "
+            "Choose another place, or make room."
+        ) from error
+
+
+@contextmanager
+def _temporary_text(path: Path) -> Iterator[IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:

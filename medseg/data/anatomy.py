@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -40,7 +41,7 @@ class Blob:
 
     def coordinates(self, points: Points) -> Points:
         """Return where points lie in the blob's own frame, in which it is the unit ball."""
-        own: Points = (points - self.centre) @ self.axes / self.radii
+        own: Points = (points - self.centre) @ (self.axes / self.radii)
         own[..., 0] += self.bend * own[..., 2] ** 2
         return own
 
@@ -115,16 +116,16 @@ def draw_anatomy(rng: np.random.Generator, reach: float, centre: Points) -> Anat
 
     body = Blob(centre, np.eye(3), reach * rng.uniform(0.85, 0.95, 3))
     spine = Blob(centre - [0.0, 0.62 * reach, 0.0], np.eye(3), reach * np.array([0.1, 0.1, 2.0]))
-    organ = blob(0.2, 0.27, 0.33, 0.45, bend=float(rng.uniform(0.2, 0.5)))
+    organ = blob(0.15, 0.34, 0.40, 0.55, bend=float(rng.uniform(0.2, 0.5)))
     around = [
         *[(blob(0.5, 0.09, 0.40, 0.55), PLATE) for _ in range(2)],
         *[(blob(0.5, 0.16, 0.18, 0.70), ROD) for _ in range(2)],
         *[(blob(0.5, 0.11, 0.12, 0.80), VESSEL) for _ in range(2)],
         (spine, BONE),
     ]
-    nodule = blob(0.0, 0.13, 0.14, 0.15)
+    nodule = blob(0.0, 0.17, 0.18, 0.19)
     taken = [organ, *(other for other, _ in around)]
-    place = _free_place(rng, centre, 0.65 * reach, taken, 1.3 * float(nodule.radii.max()))
+    place = _free_place(rng, body, taken, 1.1 * float(nodule.radii.max()))
     way = rng.normal(size=3)
     return Anatomy(
         organ=organ,
@@ -135,17 +136,19 @@ def draw_anatomy(rng: np.random.Generator, reach: float, centre: Points) -> Anat
     )
 
 
-def _free_place(
-    rng: np.random.Generator, centre: Points, within: float, taken: list[Blob], margin: float
-) -> Points:
-    """Return a point at most `within` mm from `centre` and `margin` mm off all that is taken."""
-    candidates: Points = centre + within * rng.uniform(-1.0, 1.0, (4096, 3))
-    free = _in_ball((candidates - centre) / within)
+def _free_place(rng: np.random.Generator, body: Blob, taken: list[Blob], radius: float) -> Points:
+    """Return the centre of a ball of `radius` mm in the body and, if there is room, off the rest."""
+    candidates = body.centre + rng.uniform(-0.8, 0.8, (1024, 3)) * body.radii
+    around = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))
+    around /= np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1.0)
+    balls = candidates[:, None] + radius * around
+    wrong = ~body.holds(balls)
     for blob in taken:
-        free &= ~blob.grown(margin).holds(candidates)
-    return candidates[int(np.argmax(free))]
+        wrong |= blob.holds(balls)
+    place: Points = candidates[int(np.argmin(wrong.sum(axis=1)))]
+    return place
 
 
 def _in_ball(points: Points) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = (points**2).sum(axis=-1) < 1.0
+    inside: NDArray[np.bool_] = np.einsum("...i,...i", points, points) < 1.0
     return inside

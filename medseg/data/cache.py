@@ -23,6 +23,13 @@ import monai
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.errors import (
+    GeometryError,
+    ManifestError,
+    MedsegError,
+    VolumeError,
+    problems,
+)
 from medseg.core.manifest import Case, Manifest
 from medseg.data.transforms import IGNORE_INDEX, Prepared, Preprocessing, prepare_case
 
@@ -78,13 +85,26 @@ class Cache:
         """Return the entries of `cases`, made where they are not there yet.
 
         Raises:
-            VolumeError: If a file is refused.
-            GeometryError: If a label does not lie on its image.
+            ManifestError: If cases are refused; it lists all of them, each with its reason.
         """
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            entries = pool.map(self.entry, cases)
-            shown = progress(entries, "preprocessing", len(cases)) if progress else entries
-            return list(shown)
+            results = pool.map(self._attempt, cases)
+            shown = progress(results, "preprocessing", len(cases)) if progress else results
+            done = list(shown)
+        found = [
+            f"case {case.case_id!r}: {result}"
+            for case, result in zip(cases, done, strict=True)
+            if isinstance(result, MedsegError)
+        ]
+        if found:
+            raise ManifestError(problems(self.manifest.path, found))
+        return [result for result in done if isinstance(result, Entry)]
+
+    def _attempt(self, case: Case) -> Entry | MedsegError:
+        try:
+            return self.entry(case)
+        except (VolumeError, GeometryError) as error:
+            return error
 
     def entry(self, case: Case) -> Entry:
         """Return the entry of one case, made if it is not there or not whole."""

@@ -53,7 +53,12 @@ class SegmentationData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1 or steps_per_epoch < 1:
-            raise OptionError("data.batch_size and data.steps_per_epoch must be at least 1.")
+            raise OptionError(
+                "data.batch_size and data.steps_per_epoch must be at least 1; "
+                f"got {batch_size} and {steps_per_epoch}."
+            )
+        if not 0 <= foreground <= 1:
+            raise OptionError(f"data.foreground must be in [0, 1]; got {foreground}.")
         self.manifest: Manifest = load_manifest(manifest, root)
         self.train_cases, self.val_cases = self.manifest.split(fold, train_folds)
         self.manifest.require_files((*self.train_cases, *self.val_cases))

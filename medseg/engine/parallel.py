@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
+from types import ModuleType
 from typing import TypeVar
 
 from medseg.core.errors import MedsegError
@@ -36,8 +39,8 @@ def run_jobs(
     """Run a function over jobs and yield each job with its result, as they finish.
 
     Args:
-        function: Importable by name, since workers are fresh interpreters (no fork, which breaks
-            threads and CUDA).
+        function: Of an importable module, since workers are fresh interpreters (no fork, which
+            breaks threads and CUDA).
         jobs: Picklable.
         workers: Processes; with 0 or 1, or a single job, all runs in this process.
 
@@ -51,7 +54,8 @@ def run_jobs(
         return
     orphans = []
     with _pool(workers) as pool:
-        futures = {pool.submit(function, job): job for job in jobs}
+        with _without_main():
+            futures = {pool.submit(function, job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 outcome = _outcome(future)
@@ -63,17 +67,32 @@ def run_jobs(
             pool.shutdown(wait=True, cancel_futures=True)
     # When one worker dies the pool gives up every job; run alone, only the culprit dies again.
     for job in orphans:
-        with _pool(1) as pool:
+        with _pool(1) as pool, _without_main():
             outcome = _outcome(pool.submit(function, job))
         if isinstance(outcome, BrokenProcessPool):
             outcome = WorkerDiedError(
-                "its process was killed, probably for lack of memory. Free some, or give it alone."
+                "its process died, alone as among others; most often memory has run out."
             )
         yield job, outcome
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupts)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start workers that do not import the running script.
+
+    Jobs do not need it, and a script without a `__main__` guard, as some installers write for
+    console commands, would start the whole command again in every worker.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _ignore_interrupts() -> None:

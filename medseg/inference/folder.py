@@ -72,7 +72,7 @@ def _label(predictor: Predictor, job: Job, output: Path) -> dict[str, Any]:
         target = output / job.output
         write_label_map(target, result.label, result.grid, result.label.dtype)
     except MedsegError as error:
-        outcome = {"status": "failed", "message": str(error)}
+        outcome: dict[str, Any] = {"status": "failed", "message": str(error)}
     except Exception as error:  # noqa: BLE001 - one case must not stop the others
         message = f"{type(error).__name__}: {error}"
         outcome = {"status": "failed", "message": message, "traceback": traceback.format_exc()}
@@ -107,21 +107,23 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._last = {record["case_id"]: record for record in self._read()}
+        self._torn = ""  # a line break if the last writer was killed within a line
+        self._last = {record["output"]: record for record in self._read()}
 
     def add(self, record: dict[str, Any]) -> None:
         """Append one line and bring it to the disk."""
         line = json.dumps(strict_json(record), ensure_ascii=False, allow_nan=False)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(self._torn + line + "\n")
+            self._torn = ""
             file.flush()
             os.fsync(file.fileno())
-        self._last[record["case_id"]] = record
+        self._last[record["output"]] = record
 
     def is_done(self, job: Job, output: Path, about: dict[str, Any]) -> bool:
         """Return whether the same weights labelled the same files, and the result is as written."""
-        last = self._last.get(job.case_id)
-        if last is None or last["status"] != "ok" or last["output"] != job.output:
+        last = self._last.get(job.output)
+        if last is None or last["status"] != "ok":
             return False
         same = all(last.get(key) == about[key] for key in ("checkpoint_sha256", "overlap"))
         target = output / job.output
@@ -132,7 +134,9 @@ class Journal:
     def _read(self) -> Iterator[dict[str, Any]]:
         if not self.path.is_file():
             return
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        self._torn = "" if text.endswith("\n") or not text else "\n"
+        for line in text.splitlines():
             try:
                 record = json.loads(line)
             except ValueError:

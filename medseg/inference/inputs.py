@@ -91,17 +91,16 @@ def _volumes_below(folder: Path) -> list[Path]:
 
 
 def _of_files(folder: Path, files: list[Path], channels: int) -> list[Job]:
-    """Group the channel files of nnU-Net's naming if the network takes several."""
-    groups: dict[Path, list[Path]] = defaultdict(list)
-    for file in files:
-        stem = case_id_of(file.name)
-        if channels > 1:
-            stem = _CHANNEL.sub("", stem)
-        groups[file.parent.relative_to(folder) / stem].append(file)
-    return [
-        Job(place.name, tuple(group), f"{place.as_posix()}.nii.gz")
-        for place, group in groups.items()
-    ]
+    """Make each file a case; for several channels, group the files of nnU-Net's naming."""
+    places = [file.parent.relative_to(folder) / case_id_of(file.name) for file in files]
+    if channels > 1:
+        groups: dict[Path, list[Path]] = defaultdict(list)
+        for place, file in zip(places, files, strict=True):
+            groups[place.with_name(_CHANNEL.sub("", place.name))].append(file)
+        pairs = list(groups.items())
+    else:
+        pairs = [(place, [file]) for place, file in zip(places, files, strict=True)]
+    return [Job(place.name, tuple(group), f"{place.as_posix()}.nii.gz") for place, group in pairs]
 
 
 def _refuse_collisions(jobs: list[Job]) -> None:

@@ -216,6 +216,8 @@ def check_architecture(
         OptionError: If the norm is unknown or does not fit the channels.
     """
     check_choice("model.norm", norm, NORMS)
+    if batch_size < 1:
+        raise OptionError(f"data.batch_size must be at least 1; got {batch_size}.")
     divisor = architecture.divisor
     pairs = list(zip(patch_size, divisor, strict=True))
     if any(length < 1 or length % d for length, d in pairs):

@@ -60,7 +60,8 @@ class SlidingWindow:
         total: Tensor | None = None
         weights = torch.zeros(padded.shape[2:], device=image.device)
         for first in range(0, len(corners), self.sw_batch_size):
-            boxes = [self._box(corner) for corner in corners[first : first + self.sw_batch_size]]
+            some = corners[first : first + self.sw_batch_size]
+            boxes = [_box(corner, self.roi_size) for corner in some]
             logits = network(torch.cat([padded[:, :, *box] for box in boxes])).float()
             if total is None:
                 total = logits.new_zeros((1, logits.shape[1], *padded.shape[2:]))
@@ -69,11 +70,12 @@ class SlidingWindow:
                 weights[box] += weight
         if total is None:  # cannot be: every volume has at least one window
             raise GeometryError(f"no window fits the image {tuple(size)}.")
-        inner = tuple(slice(b, b + n) for b, n in zip(start, size, strict=True))
-        return total.div_(weights)[:, :, *inner]
+        return total.div_(weights)[:, :, *_box(start, size)]
 
-    def _box(self, corner: Sequence[int]) -> tuple[slice, ...]:
-        return tuple(slice(c, c + n) for c, n in zip(corner, self.roi_size, strict=True))
+
+def _box(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, slice, slice]:
+    i, j, k = (slice(c, c + n) for c, n in zip(corner, size, strict=True))
+    return i, j, k
 
 
 def gaussian_weight(roi_size: Sequence[int]) -> Tensor:

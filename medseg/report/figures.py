@@ -21,6 +21,8 @@ from medseg.report.sources import Source
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
 """Okabe & Ito's colours, which colour-blind readers can tell apart."""
 
+LONGEST_LABEL = 24
+
 MARKERS = "osD^vP*X"
 LINES = ("-", "--", "-.", ":")
 
@@ -101,7 +103,7 @@ def volumes(sources: Sequence[Source]) -> str | None:
             ]
             known = np.array([p for p in points if p[0] > 0 and not math.isnan(p[1])])
             if len(known):
-                axes.plot(*known.T, **_dots(place), alpha=0.65, label=source.name)
+                axes.plot(*known.T, **_dots(place), alpha=0.65, label=_label(source.name))
         axes.set(xscale="log", xlabel="reference volume, ml", ylabel="Dice", ylim=(-0.03, 1.03))
         _plain_ticks(axes.xaxis)
         if len(scored) > 1:
@@ -113,7 +115,7 @@ def _curve(axes: Axes, source: Source, place: int, x: str, y: str) -> None:
     points = [(row[x], row[y]) for row in source.curves if x in row and y in row]
     if points:
         axes.plot(*zip(*points, strict=True), LINES[place % len(LINES)], lw=1.3,
-                  color=COLOURS[place % len(COLOURS)], label=source.name,
+                  color=COLOURS[place % len(COLOURS)], label=_label(source.name),
                   marker=MARKERS[place % len(MARKERS)], ms=3)  # fmt: skip
 
 
@@ -132,9 +134,9 @@ def _strip(axes: Axes, sources: Sequence[Source], class_name: str) -> None:
             low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
             axes.plot([column + 0.27] * 2, [low, high], color="#222222", lw=1.0)
             axes.plot([column + 0.20, column + 0.34], [middle] * 2, color="#222222", lw=1.6)
-    axes.set(title=class_name.replace("$", r"\$"), xlim=(-0.5, len(sources) - 0.4),
+    axes.set(title=_label(class_name), xlim=(-0.5, len(sources) - 0.4),
              ylim=(-0.03, 1.03))  # fmt: skip
-    names = [source.name.replace("$", r"\$") for source in sources]
+    names = [_label(source.name) for source in sources]
     long = max(map(len, names)) * len(names) > 36
     axes.set_xticks(place, names, rotation=30 if long else 0, ha="right" if long else "center")
 
@@ -144,6 +146,14 @@ def _plain_ticks(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _label(name: str) -> str:
+    """Return a name for a figure: short, on one line, its dollar signs no formula."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in name)
+    if len(text) > LONGEST_LABEL:
+        text = f"…{text[1 - LONGEST_LABEL :]}"
+    return text.replace("$", r"\$")
 
 
 def _dots(place: int) -> dict[str, Any]:

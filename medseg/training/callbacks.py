@@ -109,6 +109,11 @@ class Checkpoints(Callback):
         """Go on from a checkpoint."""
         self.best = state_dict["best"]
 
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Have the last weights validated where max_steps ends the training within an epoch."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Note the new validation Dice; checkpoints are written at the end of the epoch."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -176,6 +181,7 @@ class Record(Callback):
             "threads": torch.get_num_threads(),
             "platform": platform.platform(),
             "seed": self.seed,
+            "data_set": data.manifest.name,
             "manifest": str(data.manifest.path),
             "root": str(data.manifest.root),
             "data_digest": data.manifest.digest,

@@ -29,7 +29,13 @@ def refused(arguments, capsys, *parts):
 
 def test_a_run_leaves_its_files(tiny_run):
     there = {path.relative_to(tiny_run).as_posix() for path in tiny_run.rglob("*.*")}
-    expected = {"config.yaml", "fit.json", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    expected = {
+        "config.yaml",
+        "fit.json",
+        "metrics.csv",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
     assert expected <= there
     assert not [name for name in there if name.endswith(".tmp")]
     record = json.loads((tiny_run / "fit.json").read_text())
@@ -115,13 +121,24 @@ def test_a_flag_that_contradicts_the_checkpoint_is_refused(
 
 
 def test_training_starts_from_another_runs_weights(tiny_run, phantoms, fit_flags, tmp_path, capsys):
-    flags = [*fit_flags(phantoms, tmp_path / "b", trainer__max_epochs=1), "--init_from", str(tiny_run)]
+    flags = [
+        *fit_flags(phantoms, tmp_path / "b", trainer__max_epochs=1),
+        "--init_from",
+        str(tiny_run),
+    ]
     # A vanishing learning rate leaves the weights where they started.
     assert main(["fit", *flags, "--model.optimization.learning_rate", "1e-12"]) == 0
-    before, after = (load_trained(run / "checkpoints" / "best.ckpt").weights for run in (tiny_run, tmp_path / "b"))
+    before, after = (
+        load_trained(run / "checkpoints" / "best.ckpt").weights
+        for run in (tiny_run, tmp_path / "b")
+    )
     key = "encoder.0.0.0.weight"
     torch.testing.assert_close(before[key], after[key], rtol=1e-5, atol=1e-7)
-    flags = [*fit_flags(phantoms, tmp_path / "c", model__norm="group"), "--init_from", str(tiny_run)]
+    flags = [
+        *fit_flags(phantoms, tmp_path / "c", model__norm="group"),
+        "--init_from",
+        str(tiny_run),
+    ]
     refused(["fit", *flags], capsys, "--model.norm group contradicts the checkpoint (norm 'batch')")
     assert not (tmp_path / "c").exists()
 
@@ -137,12 +154,24 @@ def test_validate_gives_the_dice_of_the_best_checkpoint(tiny_run, capsys):
 def test_every_norm_is_fit_and_predicted_by_its_name(norm, phantoms, fit_flags, tmp_path):
     run = tmp_path / norm
     assert main(["fit", *fit_flags(phantoms, run, model__norm=norm, trainer__max_epochs=1)]) == 0
-    predict = ["predict", "--run", str(run), "--input", str(phantoms), "--fold", "0", "--output", str(run / "p")]
+    predict = [
+        "predict",
+        "--run",
+        str(run),
+        "--input",
+        str(phantoms),
+        "--fold",
+        "0",
+        "--output",
+        str(run / "p"),
+    ]
     assert main(predict) == 0
     assert len(list((run / "p").glob("*.nii.gz"))) == 2
 
 
-def test_averaged_weights_are_what_is_kept_and_have_their_own_statistics(phantoms, fit_flags, tmp_path):
+def test_averaged_weights_are_what_is_kept_and_have_their_own_statistics(
+    phantoms, fit_flags, tmp_path
+):
     run = tmp_path / "ema"
     assert main(["fit", *fit_flags(phantoms, run, model__ema_decay=0.5)]) == 0
     state = load_content(run / "checkpoints" / "last.ckpt")["state_dict"]
@@ -158,9 +187,18 @@ def test_averaged_weights_are_what_is_kept_and_have_their_own_statistics(phantom
     ("changes", "told"),
     [
         ({"model__norm": "grup"}, ["model.norm must be one of", "Did you mean 'group'?"]),
-        ({"data__patch_size": "[16, 16, 15]"}, ["must be divisible by 2", "nearest larger: (16, 16, 16)"]),
-        ({"model__norm": "group", "model__network.channels": "[12, 24]"}, ["divisible by 8; got channels (12, 24)"]),
-        ({"data__patch_size": "[2, 2, 2]", "data__batch_size": "1"}, ["1 value(s) per statistic", "batch 1"]),
+        (
+            {"data__patch_size": "[16, 16, 15]"},
+            ["must be divisible by 2", "nearest larger: (16, 16, 16)"],
+        ),
+        (
+            {"model__norm": "group", "model__network.channels": "[12, 24]"},
+            ["divisible by 8; got channels (12, 24)"],
+        ),
+        (
+            {"data__patch_size": "[2, 2, 2]", "data__batch_size": "1"},
+            ["1 value(s) per statistic", "batch 1"],
+        ),
         ({"data__fold": "9"}, ["has no fold 9"]),
         ({"data__train_folds": "[0, 1]"}, ["fold 0 is both validated and trained on"]),
         ({"data__manifest": "absent.json"}, ["absent.json: cannot be read"]),
@@ -170,7 +208,9 @@ def test_averaged_weights_are_what_is_kept_and_have_their_own_statistics(phantom
         ({"data__batch_size": "0"}, ["batch_size"]),
     ],
 )
-def test_a_wrong_request_is_refused_before_any_work(phantoms, fit_flags, tmp_path, capsys, changes, told):
+def test_a_wrong_request_is_refused_before_any_work(
+    phantoms, fit_flags, tmp_path, capsys, changes, told
+):
     run = tmp_path / "run"
     refused(["fit", *fit_flags(phantoms, run, **changes)], capsys, *told)
     assert not run.exists()
@@ -183,3 +223,33 @@ def test_print_config_round_trips(phantoms, fit_flags, tmp_path, capsys):
     (tmp_path / "all.yaml").write_text(printed)
     assert main(["fit", "--config", str(tmp_path / "all.yaml"), "--print_config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(printed)
+
+
+def test_equal_seeds_give_equal_weights_whatever_the_number_of_workers(
+    phantoms, fit_flags, tmp_path
+):
+    states = []
+    for workers in (0, 2):
+        run = tmp_path / str(workers)
+        assert main(["fit", *fit_flags(phantoms, run, data__num_workers=workers)]) == 0
+        states.append(load_content(run / "checkpoints" / "last.ckpt")["state_dict"])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_the_schedule_ends_where_the_steps_end(phantoms, fit_flags, tmp_path):
+    run = tmp_path / "steps"
+    flags = fit_flags(phantoms, run, trainer__max_epochs=1000, trainer__max_steps=7)
+    assert main(["fit", *flags]) == 0
+    curve = rows(run / "metrics.csv")
+    assert curve[-1]["step"] == "7"
+    assert curve[-1]["val/dice"]  # the last weights are validated wherever the training ends
+    peak = max(float(row["learning_rate"]) for row in curve)
+    assert float(curve[-1]["learning_rate"]) < 0.2 * peak
+
+
+def test_a_time_budget_ends_the_training_and_its_schedule(phantoms, fit_flags, tmp_path):
+    run = tmp_path / "time"
+    budget = {"trainer__max_epochs": 100000, "trainer__max_time": "00:00:00:05"}
+    assert main(["fit", *fit_flags(phantoms, run, **budget)]) == 0
+    assert 4 < json.loads((run / "fit.json").read_text())["seconds"] < 60
+    assert float(rows(run / "metrics.csv")[-1]["learning_rate"]) < 2e-4

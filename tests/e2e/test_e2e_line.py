@@ -44,10 +44,15 @@ def test_from_a_manifest_to_a_report(modality, phantoms, ct_phantoms, repository
 def test_phantoms_are_learned_in_two_minutes_but_not_perfectly(repository, tmp_path, monkeypatch):
     monkeypatch.chdir(repository)
     assert run("phantoms", "--output", tmp_path / "mr") == 0
-    configs = [f for p in ("base", "cpu", "data/phantoms_mr") for f in ("--config", f"pipelines/{p}.yaml")]
+    configs = [
+        f for p in ("base", "cpu", "data/phantoms_mr") for f in ("--config", f"pipelines/{p}.yaml")
+    ]
     place = ["--data.manifest", tmp_path / "mr/manifest.json", "--data.root", tmp_path / "mr"]
     best = {}
-    for name, budget in (("untrained", "--trainer.max_steps=1"), ("trained", "--trainer.max_time=00:00:02:00")):
+    for name, budget in (
+        ("untrained", "--trainer.max_steps=1"),
+        ("trained", "--trainer.max_time=00:00:02:00"),
+    ):
         assert run("fit", *configs, *place, "--run_dir", tmp_path / name, budget) == 0
         best[name] = json.loads((tmp_path / name / "fit.json").read_text())["best_val_dice"]
     assert best["untrained"] < 0.15
@@ -56,7 +61,21 @@ def test_phantoms_are_learned_in_two_minutes_but_not_perfectly(repository, tmp_p
 
 @pytest.mark.slow
 def test_the_demo_ends_in_a_report(tmp_path):
-    assert run("demo", "--output", tmp_path / "demo", "--seconds", 5, "--norms", "batch", "layer", "--cases", 8) == 0
+    assert (
+        run(
+            "demo",
+            "--output",
+            tmp_path / "demo",
+            "--seconds",
+            5,
+            "--norms",
+            "batch",
+            "layer",
+            "--cases",
+            8,
+        )
+        == 0
+    )
     assert (tmp_path / "demo" / "report.html").stat().st_size > 50_000
     assert run("demo", "--output", tmp_path / "demo", "--norms", "grup") == 2
     (tmp_path / "mine").mkdir()

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from medseg import cli
 from medseg.core.options import build_parser
 from medseg.training.cli import fit
 
-PRESETS = ["gpu", "cpu", "smoke", "sgd", "data/phantoms_mr", "data/phantoms_ct", "data/hippocampus",
+PRESETS = ["gpu", "cpu", "smoke", "sgd", "early_stopping", "data/phantoms_mr", "data/phantoms_ct", "data/hippocampus",
            "data/sarcoma_pet"]  # fmt: skip
 TEXTS = ["README.md", "docs/results.md"]
 
@@ -37,17 +38,15 @@ def test_every_preset_parses_against_the_real_command_line(preset, capsys):
 
 
 def commands():
-    from conftest import REPOSITORY
-
     for name in TEXTS:
-        text = (REPOSITORY / name).read_text(encoding="utf-8").replace("\\\n", " ")
+        text = (Path(__file__).parents[2] / name).read_text(encoding="utf-8").replace("\\\n", " ")
         blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
         for line in "\n".join(blocks).splitlines():
             if line.strip().startswith("medseg "):
                 yield line.strip()
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", list(commands()))
 def test_every_command_of_the_texts_is_one(command, capsys):
     verb, *arguments = shlex.split(command, comments=True)[1:]
     if verb.startswith("-"):

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from medseg.core.errors import ManifestError
 from medseg.core.geometry import Grid
 from medseg.core.manifest import load_manifest
 from medseg.data import cache as cache_module
@@ -20,7 +21,9 @@ GRID = Grid((6, 5, 4), np.eye(4))
 def manifest(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
-        write_volume(tmp_path / f"{name}.nii", rng.normal(9, 1, GRID.shape).astype(np.float32), GRID)
+        write_volume(
+            tmp_path / f"{name}.nii", rng.normal(9, 1, GRID.shape).astype(np.float32), GRID
+        )
         write_label_map(tmp_path / f"{name}_label.nii", rng.integers(0, 3, GRID.shape), GRID)
     content = {
         "channel_names": {"0": "MR"},
@@ -74,7 +77,9 @@ def test_a_changed_file_is_made_again(manifest, made, tmp_path):
 
 def test_a_changed_preprocessing_is_made_again(manifest, made, tmp_path):
     for spacing in (None, [2.0, 2.0, 2.0]):
-        entry = Cache(tmp_path / "cache", manifest, Preprocessing(spacing)).entry(manifest.training[0])
+        entry = Cache(tmp_path / "cache", manifest, Preprocessing(spacing)).entry(
+            manifest.training[0]
+        )
     assert len(made) == 2
     assert entry.image().shape[1] < 6
 
@@ -113,3 +118,15 @@ def test_a_removed_cache_is_no_loss(manifest, made, tmp_path):
     shutil.rmtree(tmp_path / "cache")
     cache.entry(manifest.training[0])
     assert len(made) == 2
+
+
+def test_every_refused_case_is_named_at_once(manifest, tmp_path):
+    (manifest.root / "a.nii").write_bytes(b"")
+    moved = Grid(GRID.shape, np.diag([1.0, 1.0, 1.2, 1.0]))
+    write_label_map(manifest.root / "b_label.nii", np.ones(GRID.shape, int), moved)
+    with pytest.raises(ManifestError, match="has 2 problems") as caught:
+        Cache(tmp_path / "cache", manifest, Preprocessing()).prepare(manifest.training)
+    assert "case 'a': " in str(caught.value)
+    assert "empty" in str(caught.value)
+    assert "case 'b': " in str(caught.value)
+    assert "label grid differs from image grid: spacing (1.0, 1.0, 1.2) mm" in str(caught.value)

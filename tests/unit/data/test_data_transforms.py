@@ -139,7 +139,9 @@ def test_unknown_and_fractional_labels_are_refused(tmp_path):
 def test_a_label_on_another_grid_is_refused_in_words(tmp_path):
     grids = [Grid((4, 4, 4), np.diag([1.0, 1.0, z, 1.0])) for z in (1.0, 1.2)]
     images, path = write_pair(tmp_path, np.zeros((4, 4, 4), np.uint8), *grids)
-    with pytest.raises(GeometryError, match=r"spacing \(1.0, 1.0, 1.2\) mm against \(1.0, 1.0, 1.0\) mm"):
+    with pytest.raises(
+        GeometryError, match=r"spacing \(1.0, 1.0, 1.2\) mm against \(1.0, 1.0, 1.0\) mm"
+    ):
         prepare_case(images, path, 1, (0, 1), Preprocessing())
 
 
@@ -174,7 +176,8 @@ def test_resampling_swapped_axes_is_exact_and_a_shift_is_linear():
 
 def everything():
     always = dict.fromkeys(
-        ("flip", "affine", "noise", "blur", "brightness", "gamma", "low_resolution", "bias_field"), 1.0
+        ("flip", "affine", "noise", "blur", "brightness", "gamma", "low_resolution", "bias_field"),
+        1.0,
     )
     return Augmentation(flip_axes=[0, 1, 2], **always).build()
 

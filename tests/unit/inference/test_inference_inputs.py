@@ -34,7 +34,10 @@ def test_a_single_file_is_one_case(tmp_path):
 def test_channel_files_of_a_case_go_together(tmp_path):
     names = ["a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz"]
     touch(tmp_path, *names)
-    assert named(list_jobs(tmp_path, 2, None, None)) == {"a.nii.gz": names[:2], "b.nii.gz": names[2:]}
+    assert named(list_jobs(tmp_path, 2, None, None)) == {
+        "a.nii.gz": names[:2],
+        "b.nii.gz": names[2:],
+    }
     assert len(list_jobs(tmp_path, 1, None, None)) == 4
 
 
@@ -58,7 +61,9 @@ def test_a_manifest_gives_the_cases_of_a_fold_with_their_references(tmp_path):
     content = {
         "channel_names": {"0": "MR"},
         "labels": {"background": 0, "one": 1},
-        "training": [{"image": f"{n}.nii", "label": f"{n}_l.nii", "fold": i} for i, n in enumerate("ab")],
+        "training": [
+            {"image": f"{n}.nii", "label": f"{n}_l.nii", "fold": i} for i, n in enumerate("ab")
+        ],
         "test": [{"image": "c.nii"}],
     }
     (tmp_path / "m.json").write_text(json.dumps(content))

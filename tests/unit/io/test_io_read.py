@@ -69,7 +69,9 @@ def test_large_labels_stay_exact(tmp_path):
     assert read_volume(saved(tmp_path / "a.nii", array)).array[0, 0, 0] == 2**24 + 1
 
 
-@pytest.mark.parametrize(("name", "other"), [("x.nii", "x.nii.gz"), ("x.nii.gz", "x.nii"), ("x.nii", "x")])
+@pytest.mark.parametrize(
+    ("name", "other"), [("x.nii", "x.nii.gz"), ("x.nii.gz", "x.nii"), ("x.nii", "x")]
+)
 def test_content_counts_not_the_name(tmp_path, name, other):
     saved(tmp_path / name).rename(tmp_path / other)
     np.testing.assert_array_equal(read_volume(tmp_path / other).array, values())
@@ -118,7 +120,11 @@ def test_junk_after_the_gzip_stream_is_a_warning(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"", "empty"), (b"a text file, not an image\n" * 40, "not-nifti"), (b"\x5c\x01\0\0", "truncated")],
+    [
+        (b"", "empty"),
+        (b"a text file, not an image\n" * 40, "not-nifti"),
+        (b"\x5c\x01\0\0", "truncated"),
+    ],
 )
 def test_what_is_no_nifti_is_refused(tmp_path, content, code):
     (tmp_path / "x.nii").write_bytes(content)
@@ -130,7 +136,9 @@ def test_folders_absent_files_and_pipes_answer_at_once(tmp_path):
     assert code_of(tmp_path / "absent.nii") == "unreadable"
     os.mkfifo(tmp_path / "pipe.nii.gz")
     done = []
-    reader = threading.Thread(target=lambda: done.append(code_of(tmp_path / "pipe.nii.gz")), daemon=True)
+    reader = threading.Thread(
+        target=lambda: done.append(code_of(tmp_path / "pipe.nii.gz")), daemon=True
+    )
     reader.start()
     reader.join(5)
     assert done == ["not-a-file"]
@@ -213,7 +221,9 @@ def test_lengths_in_other_units_become_mm(tmp_path, units, factor):
 def test_a_sheared_sform_is_accepted(tmp_path):
     sheared = AFFINE.copy()
     sheared[1, 2] = 0.8
-    np.testing.assert_allclose(read_volume(saved(tmp_path / "x.nii", affine=sheared)).grid.affine, sheared)
+    np.testing.assert_allclose(
+        read_volume(saved(tmp_path / "x.nii", affine=sheared)).grid.affine, sheared
+    )
 
 
 def test_scaling_is_applied_and_slope_zero_means_none(tmp_path):

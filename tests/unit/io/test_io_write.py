@@ -53,7 +53,12 @@ def test_a_value_that_does_not_fit_is_refused(tmp_path):
 
 
 def test_the_type_follows_the_label_table():
-    assert [label_dtype(n) for n in (2, 255, 256, 65536)] == [np.uint8, np.uint8, np.uint16, np.uint32]
+    assert [label_dtype(n) for n in (2, 255, 256, 65536)] == [
+        np.uint8,
+        np.uint8,
+        np.uint16,
+        np.uint32,
+    ]
 
 
 def test_a_link_at_the_target_is_replaced_and_not_followed(tmp_path):

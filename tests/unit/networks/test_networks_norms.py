@@ -49,9 +49,7 @@ def test_every_norm_gets_the_same_convolution_weights_for_one_seed(name):
         return [m.weight for m in net.modules() if isinstance(m, kinds)]
 
     assert len(weights(network)) == len(weights(reference))
-    assert all(
-        torch.equal(a, b) for a, b in zip(weights(network), weights(reference), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(weights(network), weights(reference), strict=True))
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -112,12 +110,16 @@ def test_layer_norm_is_pytorchs_over_channels_and_voxels():
 
 
 def test_an_unknown_norm_is_answered_with_the_nearest_name():
-    with pytest.raises(OptionError, match=r"model.norm must be one of .*got 'grup'. Did you mean 'group'"):
+    with pytest.raises(
+        OptionError, match=r"model.norm must be one of .*got 'grup'. Did you mean 'group'"
+    ):
         get_norm("grup", 8)
 
 
 def test_groups_that_do_not_divide_are_said_not_changed():
-    with pytest.raises(OptionError, match=r"'group' needs channels divisible by 8; got channels \(12, 24\)"):
+    with pytest.raises(
+        OptionError, match=r"'group' needs channels divisible by 8; got channels \(12, 24\)"
+    ):
         check_norm("group", (12, 24), STRIDES, (8, 8, 8), 2)
     with pytest.raises(OptionError, match="divisible by 5"):
         get_norm("group", 8, 5)
@@ -127,7 +129,9 @@ def test_groups_that_do_not_divide_are_said_not_changed():
     ("name", "batch", "values"), [("batch", 1, 1), ("batch", 2, 2), ("instance", 8, 1)]
 )
 def test_a_one_voxel_bottleneck_is_refused_where_the_norm_would_erase_it(name, batch, values):
-    with pytest.raises(GeometryError, match=rf"'{name}' has {values} value\(s\) per statistic at level 1"):
+    with pytest.raises(
+        GeometryError, match=rf"'{name}' has {values} value\(s\) per statistic at level 1"
+    ):
         check_norm(name, (8, 16), STRIDES, (2, 2, 2), batch)
 
 

@@ -12,8 +12,12 @@ def test_the_variance_between_batches_is_not_lost():
     network = nn.Sequential(nn.BatchNorm3d(3)).eval()
     assert measure_population(network, batches) == 4
     everything = torch.cat(batches).movedim(1, 0).flatten(1).double()
-    torch.testing.assert_close(network[0].running_mean.double(), everything.mean(1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(network[0].running_var.double(), everything.var(1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        network[0].running_mean.double(), everything.mean(1), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(
+        network[0].running_var.double(), everything.var(1), rtol=1e-5, atol=0
+    )
 
 
 def test_mode_and_momentum_are_kept():

@@ -102,7 +102,10 @@ def test_channels_last_changes_the_layout_and_not_the_result():
 @pytest.mark.parametrize(
     ("patch", "message"),
     [
-        ((48, 48, 20), r"\(48, 48, 20\) must be divisible by 8 on every axis \(4 levels\); nearest larger: \(48, 48, 24\)"),
+        (
+            (48, 48, 20),
+            r"\(48, 48, 20\) must be divisible by 8 on every axis \(4 levels\); nearest larger: \(48, 48, 24\)",
+        ),
         ((0, 8, 8), r"nearest larger: \(8, 8, 8\)"),
     ],
 )

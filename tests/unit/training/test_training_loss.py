@@ -1,5 +1,6 @@
 """Loss and schedule: known values, ignored voxels, ends."""
 
+import itertools
 import math
 
 import pytest
@@ -36,7 +37,9 @@ def test_ignored_voxels_change_neither_loss_nor_gradient():
     label[:, :2] = IGNORE_INDEX
     disturbed = logits.clone()
     disturbed[:, :, :2] += 100 * torch.randn(2, 3, 2, 6, 6)
-    assert float(dice_ce(logits, label)) == pytest.approx(float(dice_ce(disturbed, label)), rel=1e-6)
+    assert float(dice_ce(logits, label)) == pytest.approx(
+        float(dice_ce(disturbed, label)), rel=1e-6
+    )
     leaf = logits.requires_grad_()
     dice_ce(leaf, label).backward()
     assert float(leaf.grad[:, :, :2].abs().max()) == 0
@@ -52,7 +55,9 @@ def test_coarser_heads_count_half_as_much_each():
     good = one_hot_logits(label).float()
     heads = [good, torch.zeros(2, 3, 3, 3, 3)]
     coarse = dice_ce(heads[1], shrunk(label, (3, 3, 3)))
-    assert float(supervised_loss(heads, label)) == pytest.approx(float(coarse) * 0.5 / 1.5, abs=1e-4)
+    assert float(supervised_loss(heads, label)) == pytest.approx(
+        float(coarse) * 0.5 / 1.5, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("schedule", ["poly", "cosine"])
@@ -60,7 +65,7 @@ def test_the_rate_rises_then_falls_to_zero(schedule):
     factors = [learning_rate_factor(schedule, step / 100, 0.1) for step in range(101)]
     assert factors[0] < 0.05
     assert max(factors) == factors[10] == pytest.approx(1)
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
     assert factors[-1] == pytest.approx(0, abs=1e-9)
 
 

@@ -1,0 +1,60 @@
+"""What `medseg predict` noted beside its label maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.core.runs import JOURNAL_NAME
+
+
+@dataclass(frozen=True)
+class Record:
+    """One case in the journal of a prediction.
+
+    Attributes:
+        failed: Whether the newest attempt failed.
+        message: Why.
+        role: `training`, `validation` or `unseen`; empty if not known.
+        checkpoint: `best`, `last` or a path; empty if not known.
+    """
+
+    failed: bool = False
+    message: str = ""
+    role: str = ""
+    checkpoint: str = ""
+
+    @property
+    def trained(self) -> bool:
+        """Whether the case trained the network, so that its scores say nothing."""
+        return self.role == "training"
+
+    @property
+    def chosen_on(self) -> bool:
+        """Whether the checkpoint was chosen by its score on this case."""
+        return self.role == "validation" and Path(self.checkpoint).stem == "best"
+
+
+UNRECORDED = Record()
+"""Of a case that no journal names."""
+
+
+def read_journal(folder: Path) -> Mapping[str, Record]:
+    """Return the newest record of each case; nothing if there is no journal."""
+    path = folder / JOURNAL_NAME
+    if not path.is_file():
+        return {}
+    records = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the torn last line of a run that was killed
+        if isinstance(row, dict) and "case_id" in row:
+            role, checkpoint = (str(row.get(key) or "") for key in ("role", "checkpoint"))
+            failed = row.get("status") == "failed"
+            message = str(row.get("message", ""))
+            records[str(row["case_id"])] = Record(failed, message, role, checkpoint)
+    return records

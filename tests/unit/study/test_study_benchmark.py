@@ -1,0 +1,27 @@
+"""The benchmark measures what it says."""
+
+import json
+
+import pytest
+
+from medseg.core.errors import OptionError
+from medseg.study.benchmark import benchmark
+from medseg.study.options import BenchmarkOptions
+
+
+def test_a_table_of_bare_and_lightning_steps_is_written(tmp_path):
+    options = BenchmarkOptions(("none", "group"), (8, 16), (8, 8, 8), 1, 2, tmp_path / "b.json")
+    assert benchmark(options) == 0
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert [row["norm"] for row in content["timings"]] == ["none", "group"]
+    for row in content["timings"]:
+        assert row["bare"] > 0
+        assert row["overhead"] == pytest.approx(row["lightning"] / row["bare"] - 1)
+    assert content["timings"][1]["parameters"] > content["timings"][0]["parameters"]
+
+
+def test_wrong_requests_are_refused():
+    with pytest.raises(OptionError, match="grup"):
+        benchmark(BenchmarkOptions(("grup",)))
+    with pytest.raises(OptionError, match="patch_size"):
+        benchmark(BenchmarkOptions(patch_size=(8, 8)))
