@@ -49,10 +49,6 @@ class Blob:
         """Return which points lie inside."""
         return _in_ball(self.coordinates(points))
 
-    def grown(self, margin: float) -> Blob:
-        """Return the blob with `margin` mm added to each radius."""
-        return replace(self, radii=self.radii + margin)
-
     @property
     def volume_ml(self) -> float:
         """Volume, ml."""
@@ -64,13 +60,15 @@ class Anatomy:
     """One subject.
 
     Attributes:
+        body: What holds all the rest.
         organ: Shell and core together.
         core_offset: Centre of the core in the organ's own frame.
         core_scale: Size of the core in the organ's own frame.
         nodule: The small structure.
-        around: Other shapes and their tissue, the later ones on top.
+        around: Other shapes and their tissue, cut off at the body, the later ones on top.
     """
 
+    body: Blob
     organ: Blob
     core_offset: NDArray[np.float64]
     core_scale: float
@@ -79,9 +77,10 @@ class Anatomy:
 
     def tissue(self, points: Points) -> NDArray[np.uint8]:
         """Return the tissue at each point, shape `points.shape[:-1]`."""
-        tissue = np.full(points.shape[:-1], AIR, dtype=np.uint8)
+        inside = self.body.holds(points)
+        tissue = np.where(inside, BODY, AIR).astype(np.uint8)
         for blob, kind in self.around:
-            tissue[blob.holds(points)] = kind
+            tissue[blob.holds(points) & inside] = kind
         own = self.organ.coordinates(points)
         tissue[_in_ball(own)] = SHELL
         tissue[_in_ball((own - self.core_offset) / self.core_scale)] = CORE
@@ -128,16 +127,17 @@ def draw_anatomy(rng: np.random.Generator, reach: float, centre: Points) -> Anat
     place = _free_place(rng, body, taken, 1.1 * float(nodule.radii.max()))
     way = rng.normal(size=3)
     return Anatomy(
+        body=body,
         organ=organ,
         core_offset=0.25 * way / np.linalg.norm(way),
         core_scale=float(rng.uniform(0.55, 0.65)),  # at most 0.9 from the centre: always inside
         nodule=replace(nodule, centre=place),
-        around=((body, BODY), *around),
+        around=tuple(around),
     )
 
 
 def _free_place(rng: np.random.Generator, body: Blob, taken: list[Blob], radius: float) -> Points:
-    """Return the centre of a ball of `radius` mm in the body and, if there is room, off the rest."""
+    """Return where a ball of `radius` mm lies in the body and off the rest, if there is room."""
     candidates = body.centre + rng.uniform(-0.8, 0.8, (1024, 3)) * body.radii
     around = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))
     around /= np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1.0)

@@ -186,7 +186,8 @@ def _ct(
 ) -> NDArray[np.int16]:
     """Return HU with noise."""
     noisy = signal + rng.normal(0.0, scanner.noise, signal.shape)
-    return np.rint(noisy).clip(-1024, 3071).astype(np.int16)
+    image: NDArray[np.int16] = np.rint(noisy).clip(-1024, 3071).astype(np.int16)
+    return image
 
 
 def phantom_manifest(cases: int, modality: Modality, seed: int, path: Path) -> Manifest:

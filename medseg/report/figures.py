@@ -83,7 +83,7 @@ def strips(sources: Sequence[Source]) -> str | None:
             _strip(axes, scored, class_name)
         for axes in panels[len(classes) :]:
             axes.set_visible(False)
-        panels[0].set_ylabel("Dice")
+        panels[0].set(ylabel="Dice", ylim=_dice_limits(scored))
         return _image(figure)
 
 
@@ -104,7 +104,8 @@ def volumes(sources: Sequence[Source]) -> str | None:
             known = np.array([p for p in points if p[0] > 0 and not math.isnan(p[1])])
             if len(known):
                 axes.plot(*known.T, **_dots(place), alpha=0.65, label=_label(source.name))
-        axes.set(xscale="log", xlabel="reference volume, ml", ylabel="Dice", ylim=(-0.03, 1.03))
+        axes.set(xscale="log", xlabel="reference volume, ml", ylabel="Dice")
+        axes.set_ylim(_dice_limits(scored))
         _plain_ticks(axes.xaxis)
         if len(scored) > 1:
             figure.legend(loc="outside lower center", ncols=min(len(scored), 5))
@@ -134,11 +135,17 @@ def _strip(axes: Axes, sources: Sequence[Source], class_name: str) -> None:
             low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
             axes.plot([column + 0.27] * 2, [low, high], color="#222222", lw=1.0)
             axes.plot([column + 0.20, column + 0.34], [middle] * 2, color="#222222", lw=1.6)
-    axes.set(title=_label(class_name), xlim=(-0.5, len(sources) - 0.4),
-             ylim=(-0.03, 1.03))  # fmt: skip
+    axes.set(title=_label(class_name), xlim=(-0.5, len(sources) - 0.4))
     names = [_label(source.name) for source in sources]
     long = max(map(len, names)) * len(names) > 36
     axes.set_xticks(place, names, rotation=30 if long else 0, ha="right" if long else "center")
+
+
+def _dice_limits(sources: Sequence[Source]) -> tuple[float, float]:
+    """Return limits that hold every case and waste little below the lowest."""
+    values = [s.value(c, n, "dice") for s in sources for c in s.case_ids for n in s.class_names]
+    lowest = min((value for value in values if not math.isnan(value)), default=0.0)
+    return max(math.floor(10 * lowest - 0.5) / 10, 0.0) - 0.03, 1.03
 
 
 def _plain_ticks(axis: Axis) -> None:

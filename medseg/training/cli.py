@@ -72,7 +72,7 @@ def _without_hints() -> Iterator[None]:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch")
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
         yield
 
 

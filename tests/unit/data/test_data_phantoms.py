@@ -8,7 +8,7 @@ import pytest
 from medseg.core.errors import OptionError
 from medseg.core.geometry import Grid
 from medseg.core.manifest import load_manifest
-from medseg.data.anatomy import CORE, LABELS, NODULE, SHELL, draw_anatomy, world_points
+from medseg.data.anatomy import AIR, CORE, LABELS, NODULE, SHELL, draw_anatomy, world_points
 from medseg.data.options import PhantomOptions
 from medseg.data.phantoms import SCANNERS, make_phantom, phantom_manifest, write_phantoms
 from medseg.io import read_volume
@@ -27,7 +27,7 @@ def grid_around(anatomy, spacing, angle=0.0):
     affine = np.diag([spacing, spacing, spacing, 1.0])
     cosine, sine = np.cos(angle), np.sin(angle)
     affine[:3, :3] = [[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]] @ affine[:3, :3]
-    affine[:3, 3] = anatomy.around[0][0].centre - affine[:3, :3] @ np.full(3, (count - 1) / 2)
+    affine[:3, 3] = anatomy.body.centre - affine[:3, :3] @ np.full(3, (count - 1) / 2)
     return Grid((count,) * 3, affine)
 
 
@@ -61,11 +61,19 @@ class TestAnatomy:
         points = world_points(grid_around(anatomy, 1.0))
         tissue = anatomy.tissue(points)
         inside = anatomy.nodule.holds(points)
-        body, others = anatomy.around[0][0], [anatomy.organ, *(b for b, _ in anatomy.around[1:])]
-        assert body.holds(points[inside]).all()
+        others = [anatomy.organ, *(blob for blob, _ in anatomy.around)]
+        assert anatomy.body.holds(points[inside]).all()
         assert not any(other.holds(points[inside]).any() for other in others)
         for kind in (SHELL, CORE, NODULE):
             assert (tissue == kind).sum() > 100
+
+    def test_nothing_but_air_lies_outside_of_the_body_and_the_organ(self):
+        for seed in range(5):
+            anatomy = anatomy_of(seed)
+            points = world_points(grid_around(anatomy, 1.5))
+            outside = ~(anatomy.body.holds(points) | anatomy.organ.holds(points))
+            assert outside.sum() > 1000
+            assert (anatomy.tissue(points)[outside] == AIR).all()
 
     def test_the_voxel_centre_is_what_counts(self):
         anatomy = anatomy_of(3)
