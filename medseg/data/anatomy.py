@@ -119,7 +119,7 @@ def draw_anatomy(rng: np.random.Generator, reach: float, centre: Points) -> Anat
     around = [
         *[(blob(0.5, 0.09, 0.40, 0.55), PLATE) for _ in range(2)],
         *[(blob(0.5, 0.16, 0.18, 0.70), ROD) for _ in range(2)],
-        *[(blob(0.5, 0.11, 0.12, 0.80), VESSEL) for _ in range(2)],
+        *[(blob(0.4, 0.08, 0.09, 0.90), VESSEL) for _ in range(2)],
         (spine, BONE),
     ]
     nodule = blob(0.0, 0.17, 0.18, 0.19)
@@ -138,7 +138,7 @@ def draw_anatomy(rng: np.random.Generator, reach: float, centre: Points) -> Anat
 
 def _free_place(rng: np.random.Generator, body: Blob, taken: list[Blob], radius: float) -> Points:
     """Return where a ball of `radius` mm lies in the body and off the rest, if there is room."""
-    candidates = body.centre + rng.uniform(-0.8, 0.8, (1024, 3)) * body.radii
+    candidates = body.centre + rng.uniform(-0.75, 0.75, (1024, 3)) * body.radii
     around = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))
     around /= np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1.0)
     balls = candidates[:, None] + radius * around
