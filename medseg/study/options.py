@@ -19,7 +19,7 @@ class DemoOptions:
 
     output: Path = Path("demo")
     norms: tuple[str, ...] = ("none", "batch", "instance", "group", "layer")
-    seconds: int = 30
+    seconds: int = 50
     cases: int = 24
 
 
