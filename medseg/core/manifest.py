@@ -19,6 +19,9 @@ ENDINGS = (".nii.gz", ".nii", ".hdr", ".img", ".mha", ".mhd", ".nrrd")
 IGNORE = "ignore"
 """Label name of voxels that take part in neither loss nor metrics."""
 
+MAX_CLASSES = 255
+"""Classes are kept as bytes, of which the last value marks voxels to ignore."""
+
 MAX_CASE_ID_BYTES = 200
 """Leaves room for an ending and a temporary name under the usual 255 bytes of a file name."""
 
@@ -316,6 +319,8 @@ def _labels(given: Any, found: list[str]) -> tuple[dict[str, int], int | None]:
     repeated = [value for value, n in Counter(given.values()).items() if n > 1]
     if repeated:
         found.append(f"label values {repeated} have two names")
+    if len(given) > MAX_CLASSES:
+        found.append(f"{len(given)} labels; at most {MAX_CLASSES} classes can be told apart")
     ordered = dict(sorted(given.items(), key=lambda item: int(item[1])))
     ignore = ordered.pop(IGNORE, None)
     if 0 not in ordered.values():

@@ -66,7 +66,7 @@ class RunFiles:
         there = ", ".join(sorted(p.stem for p in self.checkpoints.glob("*.ckpt"))) or "none"
         raise OptionError(
             f"{self.run_dir} has no checkpoint {which!r} ({path}); it has: {there}. "
-            "Choose one with --checkpoint, or finish the training."
+            "Choose one of these, or train first."
         )
 
 

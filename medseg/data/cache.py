@@ -7,7 +7,9 @@ complete, and an entry whose files are not as its own list says is made again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -15,12 +17,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import monai
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from medseg.core.errors import (
@@ -31,10 +33,13 @@ from medseg.core.errors import (
     problems,
 )
 from medseg.core.manifest import Case, Manifest
+from medseg.data import resample, transforms
 from medseg.data.transforms import IGNORE_INDEX, Prepared, Preprocessing, prepare_case
+from medseg.io import header, read
+from medseg.io.stream import open_regular
 
-FORMAT = 1
-"""Raised whenever the preprocessing code changes what it makes."""
+_CODE = (transforms, resample, read, header)
+"""The modules that decide what an entry holds: a change in one of them makes new entries."""
 
 MAX_FOREGROUND = 10_000
 """Voxel positions kept per class to sample patches around."""
@@ -125,9 +130,10 @@ class Cache:
 
     def _key(self, case: Case) -> str:
         parts: dict[str, Any] = {
-            "format": FORMAT,
+            "code": _code_digest(),
             "monai": monai.__version__,
             "numpy": np.__version__,
+            "torch": torch.__version__,
             "preprocessing": asdict(self.preprocessing),
             "labels": list(self.manifest.labels.values()),
             "ignore": self.manifest.ignore_value,
@@ -143,9 +149,15 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medseg"
 
 
+@functools.cache
+def _code_digest() -> str:
+    sources = "".join(inspect.getsource(module) for module in _CODE)
+    return hashlib.sha256(sources.encode()).hexdigest()
+
+
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_whole(folder: Path) -> bool:
@@ -170,12 +182,13 @@ def _store(folder: Path, prepared: Prepared) -> None:
             json.dump(sizes, file)
             file.flush()
             os.fsync(file.fileno())
-        shutil.rmtree(folder, ignore_errors=True)
         try:
             temporary.rename(folder)
-        except OSError:  # another process was faster; its entry has the same content
-            if not _is_whole(folder):
-                raise
+        except OSError:
+            if _is_whole(folder):
+                return  # another process was faster; its entry has the same content
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -57,6 +57,8 @@ class SegmentationData(pl.LightningDataModule):
                 "data.batch_size and data.steps_per_epoch must be at least 1; "
                 f"got {batch_size} and {steps_per_epoch}."
             )
+        if num_workers < 0:
+            raise OptionError(f"data.num_workers must be at least 0; got {num_workers}.")
         if not 0 <= foreground <= 1:
             raise OptionError(f"data.foreground must be in [0, 1]; got {foreground}.")
         self.manifest: Manifest = load_manifest(manifest, root)

@@ -46,6 +46,9 @@ OUTLIER_PERCENTILES = (0.5, 99.5)
 _LABEL_ROUNDING = 1e-3  # label maps resaved as float carry this much noise at most
 
 
+_AXES = ("LR", "PA", "IS")
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How files become network input; stored with the weights.
@@ -65,6 +68,12 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) <= 0):
             raise OptionError(f"spacing must be three lengths in mm; got {self.spacing}.")
+        axes = {next((p for p in _AXES if c in p), c) for c in self.orientation}
+        if len(self.orientation) != 3 or axes != set(_AXES):
+            raise OptionError(
+                "orientation must name one of L/R, P/A and I/S each, such as 'RAS'; "
+                f"got {self.orientation!r}."
+            )
         for entry in self.intensity:
             window = isinstance(entry, list | tuple) and len(entry) == 2 and entry[0] < entry[1]
             if entry != "zscore" and not window:

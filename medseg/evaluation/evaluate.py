@@ -121,7 +121,7 @@ def _tell(evaluation: Evaluation, files: ScoreFiles) -> None:
     log.info("\n%s\n", screen_table(evaluation))
     log.info("HD95 is the mean over cases with the structure on both sides; %s.", METRIC_VERSION)
     if evaluation.trained:
-        _name("cases that trained the network, kept out of all means", evaluation.trained)
+        _name("cases with the names of training cases, kept out of all means", evaluation.trained)
     flow = f"{len(evaluation.scored)} cases scored, {len(evaluation.failed)} failed"
     log.info("%s: %s, %s, %s", flow, files.scores, files.cases.name, files.summary.name)
 

@@ -47,7 +47,7 @@ def read_journal(folder: Path) -> Mapping[str, Record]:
     if not path.is_file():
         return {}
     records = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
         except ValueError:

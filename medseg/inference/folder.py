@@ -42,7 +42,7 @@ def predict(options: PredictOptions) -> int:
         )
     checkpoint = RunFiles(options.run).checkpoint(options.checkpoint)
     predictor = Predictor.from_run(options.run, options.checkpoint, options.overlap, options.device)
-    jobs = list_jobs(options.input, predictor.channels, options.root, options.fold)
+    jobs = list_jobs(options.input, predictor.channels, options.root, options.fold, options.output)
     _make_writable(options.output)
     journal = Journal(options.output / JOURNAL_NAME)
     about = {
@@ -136,7 +136,7 @@ class Journal:
             return
         text = self.path.read_text(encoding="utf-8", errors="replace")
         self._torn = "" if text.endswith("\n") or not text else "\n"
-        for line in text.splitlines():
+        for line in text.split("\n"):  # splitlines would also split at U+2028 within a record
             try:
                 record = json.loads(line)
             except ValueError:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.core.errors import OptionError, problems
-from medseg.core.manifest import ENDINGS, Case, Manifest, case_id_of, case_id_problem, load_manifest
+from medseg.core.manifest import Case, Manifest, case_id_of, case_id_problem, load_manifest
 
-VOLUME_ENDINGS = (".nii.gz", ".nii")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".hdr")
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's suffix of the files of a multi-channel case
 
@@ -33,7 +33,9 @@ class Job:
     reference: Path | None = None
 
 
-def list_jobs(source: Path, channels: int, root: Path | None, fold: int | None) -> list[Job]:
+def list_jobs(
+    source: Path, channels: int, root: Path | None, fold: int | None, output: Path
+) -> list[Job]:
     """Return the cases of a file, folder or manifest.
 
     Args:
@@ -41,9 +43,11 @@ def list_jobs(source: Path, channels: int, root: Path | None, fold: int | None) 
         channels: Image channels the network takes.
         root: Folder a manifest's paths are relative to.
         fold: Only this fold of a manifest.
+        output: Folder of the label maps; where it lies within the source it is no input.
 
     Raises:
-        OptionError: If there is none, or two would be written to one file.
+        OptionError: If there is none, two would be written to one file, or one would replace an
+            input.
         ManifestError: If a manifest is wrong or files it needs are absent.
     """
     if source.suffix == ".json":
@@ -51,14 +55,14 @@ def list_jobs(source: Path, channels: int, root: Path | None, fold: int | None) 
     elif root is not None or fold is not None:
         raise OptionError("--root and --fold go with a manifest as --input.")
     elif source.is_dir():
-        jobs = _of_files(source, _volumes_below(source), channels)
+        jobs = _of_files(source, _volumes_below(source, output), channels)
     elif source.exists():
         jobs = _of_files(source.parent, [source], channels)
     else:
         raise OptionError(f"--input {source}: no such file or folder.")
     if not jobs:
         raise OptionError(f"--input {source}: no volume ({', '.join(VOLUME_ENDINGS)}) found.")
-    _refuse_collisions(jobs)
+    _refuse_collisions(jobs, output)
     return jobs
 
 
@@ -78,14 +82,18 @@ def _of_manifest(manifest: Manifest, fold: int | None) -> list[Job]:
     ]
 
 
-def _volumes_below(folder: Path) -> list[Path]:
+def _volumes_below(folder: Path, output: Path) -> list[Path]:
     found = []
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (Path(place) / name).resolve() != output.resolve()
+        )
         found += [
             Path(place) / name
             for name in sorted(names)
-            if name.lower().endswith(ENDINGS) and not name.startswith(".")
+            if name.lower().endswith(VOLUME_ENDINGS) and not name.startswith(".")
         ]
     return found
 
@@ -93,18 +101,41 @@ def _volumes_below(folder: Path) -> list[Path]:
 def _of_files(folder: Path, files: list[Path], channels: int) -> list[Job]:
     """Make each file a case; for several channels, group the files of nnU-Net's naming."""
     places = [file.parent.relative_to(folder) / case_id_of(file.name) for file in files]
-    if channels > 1:
+    if channels == 1:
+        pairs = [
+            (_without_channel(place), [file]) for place, file in zip(places, files, strict=True)
+        ]
+    else:
         groups: dict[Path, list[Path]] = defaultdict(list)
         for place, file in zip(places, files, strict=True):
-            groups[place.with_name(_CHANNEL.sub("", place.name))].append(file)
+            groups[_without_channel(place)].append(file)
         pairs = list(groups.items())
-    else:
-        pairs = [(place, [file]) for place, file in zip(places, files, strict=True)]
+        _check_channels(pairs, channels)
     return [Job(place.name, tuple(group), f"{place.as_posix()}.nii.gz") for place, group in pairs]
 
 
-def _refuse_collisions(jobs: list[Job]) -> None:
+def _without_channel(place: Path) -> Path:
+    return place.with_name(_CHANNEL.sub("", place.name))
+
+
+def _check_channels(pairs: list[tuple[Path, list[Path]]], channels: int) -> None:
+    """Refuse cases whose files are not the channels 0000, 0001, … or one file with all."""
+    expected = [f"{channel:04d}" for channel in range(channels)]
     found = []
+    for place, group in pairs:
+        suffixes = [_CHANNEL.search(case_id_of(file.name)) for file in group]
+        if len(group) > 1 and [s and s[1] for s in suffixes] != expected:
+            names = ", ".join(file.name for file in group)
+            found.append(f"case {place.as_posix()!r} needs the channels {expected}; it has {names}")
+    if found:
+        raise OptionError(problems("--input", found))
+
+
+def _refuse_collisions(jobs: list[Job], output: Path) -> None:
+    found = []
+    given = {
+        path.resolve() for job in jobs for path in (*job.images, job.reference) if path is not None
+    }
     taken: dict[str, Job] = {}
     for job in jobs:
         if problem := case_id_problem(job.case_id):
@@ -113,5 +144,7 @@ def _refuse_collisions(jobs: list[Job]) -> None:
         other = taken.setdefault(job.output.casefold(), job)
         if other is not job:
             found.append(f"{other.images[0]} and {job.images[0]} would both be {job.output}")
+        if (output / job.output).resolve() in given:
+            found.append(f"{output / job.output} is an input and would be replaced by a label map")
     if found:
         raise OptionError(problems("--input", found))

@@ -93,11 +93,10 @@ class Predictor:
         return len(self.description.task["channel_names"])
 
     def role(self, case_id: str) -> str:
-        """Return what a case was in the training: `training`, `validation` or `unseen`."""
-        task = self.description.task
-        if case_id in task["train_cases"]:
+        """Return what a case of this name was: `training`, `validation` or `unseen`."""
+        if case_id in self.description.trained_on:
             return "training"
-        return "validation" if case_id in task["val_cases"] else "unseen"
+        return "validation" if case_id in self.description.task["val_cases"] else "unseen"
 
     def predict(self, images: Sequence[Path]) -> Prediction:
         """Label one case on the grid of its (first) image.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import stat
 import zlib
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 from medseg.core.errors import VolumeError
 
@@ -22,7 +23,7 @@ class ByteStream:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = _open_regular(path)
+        self._file = open_regular(path)
         self._buffer = self._file.read(2)
         self.gzipped = self._buffer == _GZIP_MAGIC
         self._inflater = zlib.decompressobj(_GZIP_WITH_CRC) if self.gzipped else None
@@ -102,8 +103,12 @@ class ByteStream:
         return bool(self._buffer)
 
 
-def _open_regular(path: Path) -> BinaryIO:
-    """Open a regular file; a FIFO would block for ever, a folder fails late."""
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file; a FIFO would block for ever, a folder fails late.
+
+    Raises:
+        VolumeError: `not-a-file` or `unreadable`.
+    """
     try:
         kind = path.stat().st_mode
         if stat.S_ISDIR(kind):

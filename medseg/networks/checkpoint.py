@@ -37,6 +37,11 @@ class Description:
     task: dict[str, Any]
     overlap: float
 
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Cases that trained these weights, or the weights they started from."""
+        return (*self.task["train_cases"], *self.task.get("earlier_cases", []))
+
     def build(self, seed: int | None = None) -> UNet:
         """Build the network with fresh weights."""
         return UNet(

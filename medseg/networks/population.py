@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of every batch norm while training passes go through.
+
+    Recomputing a level for its gradient would otherwise move them a second time.
+    """
+    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    kept = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, kept, strict=True):
+            layer.momentum = momentum
 
 
 @torch.no_grad()
@@ -33,19 +51,16 @@ def measure_population(network: nn.Module, batches: Iterable[Tensor]) -> int:
         for layer, moments in zip(layers, sums, strict=True)
     ]
     mode = network.training
-    kept = [layer.momentum for layer in layers]
     network.train()
     used = 0
     try:
-        for layer in layers:
-            layer.momentum = 0.0
-        for batch in batches:
-            network(batch)
-            used += 1
+        with frozen_statistics(network):
+            for batch in batches:
+                network(batch)
+                used += 1
     finally:
         network.train(mode)
-        for layer, hook, momentum in zip(layers, hooks, kept, strict=True):
-            layer.momentum = momentum
+        for hook in hooks:
             hook.remove()
     for layer, moments in zip(layers, sums, strict=True):
         if used and layer.running_mean is not None and layer.running_var is not None:

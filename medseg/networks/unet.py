@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +22,7 @@ from medseg.networks.blocks import (
     initialize,
 )
 from medseg.networks.norms import DEFAULT_GROUPS, NORMS, check_norm
+from medseg.networks.population import frozen_statistics
 
 _STAGES: dict[str, type[PlainStage | ResidualStage]] = {
     "plain": PlainStage,
@@ -57,6 +59,15 @@ class Architecture:
     deep_supervision: bool = True
     activation_checkpointing: bool = False
     channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        smallest = min(self.depth, self.decoder_depth, *self.channels, 1)
+        if smallest < 1 or not 0 <= self.dropout < 1:
+            raise OptionError(
+                "model.network needs channels, depth and decoder_depth >= 1 and dropout in "
+                f"[0, 1); got {list(self.channels)}, {self.depth}, {self.decoder_depth}, "
+                f"{self.dropout}."
+            )
 
     @property
     def level_strides(self) -> tuple[Triple, ...]:
@@ -198,7 +209,12 @@ class UNet(nn.Module):
 
     def _run(self, stage: nn.Module, image: Tensor) -> Tensor:
         if self.architecture.activation_checkpointing and self.training:
-            return checkpoint(stage, image, use_reentrant=False)  # type: ignore[no-any-return]
+            return checkpoint(  # type: ignore[no-any-return]
+                stage,
+                image,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), frozen_statistics(stage)),
+            )
         return stage(image)  # type: ignore[no-any-return]
 
 
@@ -216,6 +232,8 @@ def check_architecture(
         OptionError: If the norm is unknown or does not fit the channels.
     """
     check_choice("model.norm", norm, NORMS)
+    if norm_groups < 1:
+        raise OptionError(f"model.norm_groups must be at least 1; got {norm_groups}.")
     if batch_size < 1:
         raise OptionError(f"data.batch_size must be at least 1; got {batch_size}.")
     divisor = architecture.divisor

@@ -64,12 +64,11 @@ class Curves(Callback):
         if not self._validated:
             metrics = {k: v for k, v in metrics.items() if not k.startswith("val/")}
         self._validated = False
-        data = trainer.datamodule  # type: ignore[attr-defined]
         row: dict[str, Any] = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
             "seconds": round(self.seconds, 3),
-            "samples": trainer.global_step * data.batch_size * trainer.world_size,
+            "samples": _samples(trainer),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             **metrics,
         }
@@ -119,8 +118,9 @@ class Checkpoints(Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._fresh = float(trainer.callback_metrics["val/dice"])
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write `last`, and `best` if this epoch was validated and is the best."""
+        cast("SegmentationModule", pl_module).settle()
         better = self._fresh is not None and (self.best is None or self._fresh > self.best)
         if better:
             self.best = self._fresh
@@ -145,19 +145,25 @@ class Record(Callback):
         files: The run's files.
         curves: Knows the seconds.
         checkpoints: Knows the best Dice.
-        seed: Of the run.
     """
 
-    def __init__(
-        self, files: RunFiles, curves: Curves, checkpoints: Checkpoints, seed: int
-    ) -> None:
+    def __init__(self, files: RunFiles, curves: Curves, checkpoints: Checkpoints) -> None:
         self.files = files
         self.curves = curves
         self.checkpoints = checkpoints
-        self.seed = seed
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the record."""
+        """Write the record of a training that came to its end."""
+        self._write(trainer, pl_module, interrupted=False)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _error: BaseException
+    ) -> None:
+        """Write the record of a training that was cut off after its first epoch."""
+        if self.curves.rows:
+            self._write(trainer, pl_module, interrupted=True)
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, interrupted: bool) -> None:
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -167,11 +173,11 @@ class Record(Callback):
             "name": self.files.run_dir.name,
             "norm": module.description.norm,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "interrupted": bool(trainer.interrupted),
+            "interrupted": interrupted,
             "seconds": round(self.curves.seconds, 1),
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
-            "samples": trainer.global_step * data.batch_size * trainer.world_size,
+            "samples": _samples(trainer),
             "batch_size": data.batch_size,
             "peak_memory_mib": round(_peak_memory_mib(), 1),
             "parameters": sum(p.numel() for p in module.network.parameters()),
@@ -180,7 +186,7 @@ class Record(Callback):
             "precision": str(trainer.precision),
             "threads": torch.get_num_threads(),
             "platform": platform.platform(),
-            "seed": self.seed,
+            "seed": data.seed,
             "data_set": data.manifest.name,
             "manifest": str(data.manifest.path),
             "root": str(data.manifest.root),
@@ -193,6 +199,12 @@ class Record(Callback):
             "git_commit": environment.git_commit(),
         }
         write_json(self.files.fit, content)
+
+
+def _samples(trainer: pl.Trainer) -> int:
+    """Return the patches seen so far."""
+    batch_size = int(trainer.datamodule.batch_size)  # type: ignore[attr-defined]
+    return trainer.global_step * batch_size * trainer.accumulate_grad_batches
 
 
 def _peak_memory_mib() -> float:

@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from medseg.core.errors import CheckpointError, OptionError
+from medseg.core.errors import OptionError
 from medseg.core.manifest import load_manifest
 from medseg.core.runs import RunFiles, atomic_text
 from medseg.data.datamodule import SegmentationData
 from medseg.engine.progress import track
-from medseg.networks.checkpoint import KEY, load_content, load_trained
+from medseg.networks.checkpoint import KEY, Description, load_content, load_trained
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.training.callbacks import Checkpoints, Curves, Record
-from medseg.training.module import SegmentationModule
+from medseg.training.contradictions import refuse_contradictions, refuse_differences
+from medseg.training.module import TRAINING_KEY, SegmentationModule
 
 log = logging.getLogger("medseg")
 
@@ -49,7 +51,7 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
             TrainingCLI(
                 SegmentationModule,
                 SegmentationData,
-                args=[verb, *_with_saved_config(list(arguments))],
+                args=[verb, *_with_saved_config(verb, list(arguments))],
                 seed_everything_default=0,
                 save_config_callback=SaveConfig,
                 auto_configure_optimizers=False,
@@ -76,13 +78,14 @@ def _without_hints() -> Iterator[None]:
         yield
 
 
-def _with_saved_config(arguments: list[str]) -> list[str]:
+def _with_saved_config(verb: str, arguments: list[str]) -> list[str]:
     """Take the run's own config.yaml where a run is resumed or validated without another."""
     names = [argument.split("=")[0] for argument in arguments]
-    if "--run_dir" not in names or "--ckpt_path" not in names or "--config" in names:
+    wanted = {"--run_dir"} if verb == "validate" else {"--run_dir", "--ckpt_path"}
+    if not wanted <= set(names) or {"--config", "-c"} & set(names):
         return arguments
     place = names.index("--run_dir")
-    value = arguments[place].partition("=")[2] or arguments[place + 1 : place + 2][0]
+    value = arguments[place].partition("=")[2] or "".join(arguments[place + 1 : place + 2])
     config = RunFiles(Path(value)).config
     return ["--config", str(config), *arguments] if config.is_file() else arguments
 
@@ -137,7 +140,7 @@ class TrainingCLI(LightningCLI):
         chosen.run_dir = self.files.run_dir
         if self.subcommand == "validate" and not chosen.ckpt_path:
             chosen.ckpt_path = "best"
-        used = self.files.config.exists() or self.files.checkpoints.exists()
+        used = any(self.files.checkpoints.glob("*.ckpt"))
         if self.subcommand == "fit" and used and not chosen.ckpt_path:
             raise OptionError(
                 f"{self.files.run_dir} already holds a run. Resume with --ckpt_path last, "
@@ -156,7 +159,7 @@ class TrainingCLI(LightningCLI):
         """Give the trainer our run directory, curves, checkpoints and record."""
         curves = Curves(self.files.curves)
         checkpoints = Checkpoints(self.files.checkpoints)
-        record = Record(self.files, curves, checkpoints, int(self.chosen.seed_everything))
+        record = Record(self.files, curves, checkpoints)
         self.trainer_defaults = {"callbacks": [curves, checkpoints, record]}
         settings = self.chosen.trainer
         watched = sys.stderr.isatty()
@@ -170,7 +173,15 @@ class TrainingCLI(LightningCLI):
             kwargs["enable_model_summary"] = False
         kwargs["default_root_dir"] = self.files.run_dir
         kwargs["enable_checkpointing"] = False  # ours are whole or absent, and synced to disk
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            raise OptionError(f"trainer: {error}") from error
+        if trainer.world_size > 1:
+            raise OptionError(
+                f"medseg trains on one device; got {trainer.world_size}. Set --trainer.devices 1."
+            )
+        return trainer
 
     def _logger(self) -> TensorBoardLogger | bool:
         if self.subcommand != "fit" or importlib.util.find_spec("tensorboard") is None:
@@ -181,12 +192,21 @@ class TrainingCLI(LightningCLI):
         """Refuse what contradicts the checkpoint; load the weights to start from."""
         self.datamodule.progress = track
         if self.chosen.ckpt_path:
-            content = load_content(Path(self.chosen.ckpt_path))
-            refuse_contradictions(self.model.description.to_primitives(), content[KEY])
+            self._refuse_contradictions(load_content(Path(self.chosen.ckpt_path)))
         elif self.chosen.init_from:
             source = self.chosen.init_from
             path = RunFiles(source).checkpoint("best") if source.is_dir() else source
             self.model.load_weights(load_trained(path))
+
+    def _refuse_contradictions(self, content: dict[str, Any]) -> None:
+        there, here = Description.from_primitives(content[KEY]), self.model.description
+        refuse_contradictions(here, there)
+        if self.subcommand == "fit":
+            kept = content.get(TRAINING_KEY, {})
+            asked = self.model.fixed_settings
+            refuse_differences({f"model.{k}": (v, kept.get(k)) for k, v in asked.items()})
+            if earlier := there.task.get("earlier_cases"):
+                here.task["earlier_cases"] = earlier
 
     def before_fit(self) -> None:
         """Say where the run lies."""
@@ -209,44 +229,9 @@ class SaveConfig(SaveConfigCallback):
         """Write it once, on the first process."""
         del pl_module
         if stage == "fit" and trainer.is_global_zero and not self.already_saved:
-            with atomic_text(RunFiles(self.config.run_dir).config) as file:
-                file.write(self.parser.dump(self.config, skip_none=False))
+            # Without the checkpoint: who takes this file for a new run does not want to resume.
+            config = self.config.clone()
+            config.ckpt_path = None
+            with atomic_text(RunFiles(config.run_dir).config) as file:
+                file.write(self.parser.dump(config, skip_none=False))
             self.already_saved = True
-
-
-def refuse_contradictions(asked: dict[str, Any], there: dict[str, Any]) -> None:
-    """Compare what was asked with what a checkpoint was trained with.
-
-    Args:
-        asked: `Description.to_primitives` of the module at hand.
-        there: The same of the checkpoint.
-
-    Raises:
-        CheckpointError: With every contradiction, by flag.
-    """
-    flags = {
-        "model.norm": ("norm",),
-        "model.norm_groups": ("norm_groups",),
-        **{f"model.network.{key}": ("architecture", key) for key in asked["architecture"]},
-        **{f"data ({key})": ("task", key) for key in asked["task"] if key != "val_cases"},
-    }
-    found = []
-    for flag, keys in flags.items():
-        here, kept = asked, there
-        for key in keys:
-            here, kept = here[key], kept.get(key)  # type: ignore[assignment]
-        if _plain(here) != _plain(kept):
-            shown = f"{keys[-1]} {kept!r}" if len(str(kept)) < 100 else f"other {keys[-1]}"
-            found.append(f"--{flag} {here if len(str(here)) < 100 else '…'} contradicts the "
-                         f"checkpoint ({shown}).")  # fmt: skip
-    if found:
-        raise CheckpointError(" ".join([*found, "Drop the flag, or train again."]))
-
-
-def _plain(value: Any) -> Any:
-    """Return tuples as lists, which is all that differs after a file was written and read."""
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,15 +12,21 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from medseg.core.errors import CheckpointError, OptionError
+from medseg.core.errors import OptionError
 from medseg.data.transforms import IGNORE_INDEX
 from medseg.networks.checkpoint import KEY, Description, Trained
 from medseg.networks.norms import DEFAULT_GROUPS, NORMS
 from medseg.networks.population import measure_population
 from medseg.networks.unet import Architecture, UNet, check_architecture
 from medseg.networks.window import SlidingWindow
+from medseg.training.contradictions import refuse_contradictions
 from medseg.training.loss import dice_ce, supervised_loss
 from medseg.training.schedule import Schedule, learning_rate_factor, training_progress
+
+TRAINING_KEY = "medseg_training"
+"""Where a checkpoint keeps the settings that a resumed run cannot change."""
+
+log = logging.getLogger("medseg")
 
 POPULATION_BATCHES = 50
 """Batches from which the batch statistics of averaged weights are measured."""
@@ -107,6 +114,7 @@ class SegmentationModule(pl.LightningModule):
         i, j, k = task["patch_size"]
         self.window = SlidingWindow((i, j, k), overlap, sw_batch_size)
         self._dice: list[Tensor] = []
+        self._settled_at = -1
 
     @property
     def class_names(self) -> list[str]:
@@ -119,25 +127,25 @@ class SegmentationModule(pl.LightningModule):
         return self.network if self.averaged is None else self.averaged
 
     def load_weights(self, trained: Trained) -> None:
-        """Start from another run's weights.
+        """Start from another run's weights, and remember what trained them.
 
         Raises:
             CheckpointError: If norm, architecture, channels or classes differ.
         """
         there, here = trained.description, self.description
-        if there.norm != here.norm:
-            raise CheckpointError(
-                f"--model.norm {here.norm} contradicts the checkpoint (norm {there.norm!r}). "
-                f"Train with --model.norm {there.norm}, or leave out --init_from."
-            )
-        try:
-            self.network.load_state_dict(trained.weights)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the checkpoint's network differs from the one asked for: {error}"
-            ) from error
+        refuse_contradictions(here, there, with_data=False)
+        self.network.load_state_dict(trained.weights)
         if self.averaged is not None:
             self.averaged.load_state_dict(trained.weights)
+        if there.task["manifest"] == here.task["manifest"]:
+            here.task["earlier_cases"] = list(there.trained_on)
+            if met := sorted(set(here.task["val_cases"]) & set(there.trained_on)):
+                log.warning(
+                    "%d validation cases trained the weights this run starts from; their Dice here "
+                    "is not validation: %s",
+                    len(met),
+                    ", ".join(met[:5]) + (", …" if len(met) > 5 else ""),
+                )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer; the learning rate is set step by step."""
@@ -167,10 +175,21 @@ class SegmentationModule(pl.LightningModule):
                 average.lerp_(current, 1 - self.ema_decay)
 
     def on_validation_epoch_start(self) -> None:
-        """Measure the batch statistics of averaged weights; those of the others do not fit them."""
+        """Begin a validation with statistics that belong to the weights."""
         self._dice.clear()
-        if self.averaged is not None and NORMS[self.description.norm].eval_differs:
+        if self.trainer.state.fn == "fit":
+            self.settle()
+
+    def settle(self) -> None:
+        """Measure the batch statistics of averaged weights; those of the others do not fit them.
+
+        Done before these weights are validated or kept, once per state of the weights.
+        """
+        if self.averaged is None or self._settled_at == self.trainer.global_step:
+            return
+        if NORMS[self.description.norm].eval_differs:
             measure_population(self.averaged, self._population())
+        self._settled_at = self.trainer.global_step
 
     def _population(self) -> Iterator[Tensor]:
         batches = self.trainer.datamodule.population(POPULATION_BATCHES)  # type: ignore[attr-defined]
@@ -191,8 +210,20 @@ class SegmentationModule(pl.LightningModule):
             self.log(f"val/dice_{name}", value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what inference needs; primitives only."""
+        """Add what inference needs and what a resume must agree with; primitives only."""
         checkpoint[KEY] = self.description.to_primitives()
+        checkpoint[TRAINING_KEY] = self.fixed_settings
+
+    @property
+    def fixed_settings(self) -> dict[str, Any]:
+        """Settings that live in the optimizer's state: a resumed run cannot change them."""
+        recipe = self.optimization
+        return {
+            "optimization.name": recipe.name,
+            "optimization.weight_decay": recipe.weight_decay,
+            "optimization.momentum": recipe.momentum,
+            "ema_decay": self.ema_decay,
+        }
 
 
 def hard_dice(prediction: Tensor, label: Tensor, classes: int) -> Tensor:

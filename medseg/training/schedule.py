@@ -38,14 +38,11 @@ def training_progress(trainer: pl.Trainer) -> float:
     shares = [0.0]
     if trainer.max_steps and trainer.max_steps > 0:
         shares.append(trainer.global_step / trainer.max_steps)
-    if (
-        trainer.max_epochs
-        and trainer.max_epochs > 0
-        and math.isfinite(trainer.num_training_batches)
-    ):
-        batches = trainer.current_epoch * trainer.num_training_batches
-        batches += trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        shares.append(batches / (trainer.max_epochs * max(trainer.num_training_batches, 1)))
+    if trainer.max_epochs and trainer.max_epochs > 0:
+        batches = max(trainer.num_training_batches, 1)
+        # `ready` already counts the batch at hand.
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
+        shares.append((trainer.current_epoch + done / batches) / trainer.max_epochs)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
             spent = callback.time_elapsed()

@@ -10,6 +10,7 @@ import yaml
 
 from medseg.cli import main
 from medseg.core.errors import CheckpointError
+from medseg.inference.predictor import Predictor
 from medseg.networks.checkpoint import load_content, load_trained
 from medseg.networks.norms import NORMS
 
@@ -90,6 +91,7 @@ def test_a_run_resumes_where_it_ended(tiny_run, phantoms, fit_flags, tmp_path):
     shutil.copytree(tiny_run, copy)
     flags = fit_flags(phantoms, copy, trainer__max_epochs=3)
     assert main(["fit", *flags, "--ckpt_path", "last"]) == 0
+    assert yaml.safe_load((copy / "config.yaml").read_text())["ckpt_path"] is None
     curve = rows(copy / "metrics.csv")
     assert [row["step"] for row in curve] == ["3", "6", "9"]
     assert curve[:2] == rows(tiny_run / "metrics.csv")
@@ -111,6 +113,9 @@ def test_a_run_resumes_from_its_own_config_alone(tiny_run, tmp_path):
         ("model__norm", "layer", "--model.norm layer contradicts the checkpoint (norm 'batch')"),
         ("model__network.channels", "[8, 24]", "--model.network.channels [8, 24] contradicts"),
         ("data__patch_size", "[8, 16, 16]", "contradicts the checkpoint (patch_size [16, 16, 16])"),
+        ("model__optimization.name", "sgd", "--model.optimization.name sgd contradicts"),
+        ("model__optimization.weight_decay", "0.5", "--model.optimization.weight_decay 0.5"),
+        ("model__ema_decay", "0.5", "--model.ema_decay 0.5 contradicts"),
     ],
 )
 def test_a_flag_that_contradicts_the_checkpoint_is_refused(
@@ -120,27 +125,58 @@ def test_a_flag_that_contradicts_the_checkpoint_is_refused(
     refused(["fit", *flags, "--ckpt_path", "last"], capsys, told, "Drop the flag")
 
 
-def test_training_starts_from_another_runs_weights(tiny_run, phantoms, fit_flags, tmp_path, capsys):
-    flags = [
-        *fit_flags(phantoms, tmp_path / "b", trainer__max_epochs=1),
-        "--init_from",
-        str(tiny_run),
-    ]
+def test_training_starts_from_another_runs_weights(tiny_run, phantoms, fit_flags, tmp_path):
+    run = tmp_path / "b"
+    flags = [*fit_flags(phantoms, run, trainer__max_epochs=1), "--init_from", str(tiny_run)]
     # A vanishing learning rate leaves the weights where they started.
     assert main(["fit", *flags, "--model.optimization.learning_rate", "1e-12"]) == 0
-    before, after = (
-        load_trained(run / "checkpoints" / "best.ckpt").weights
-        for run in (tiny_run, tmp_path / "b")
-    )
+    before, after = (load_trained(r / "checkpoints" / "best.ckpt").weights for r in (tiny_run, run))
     key = "encoder.0.0.0.weight"
     torch.testing.assert_close(before[key], after[key], rtol=1e-5, atol=1e-7)
-    flags = [
-        *fit_flags(phantoms, tmp_path / "c", model__norm="group"),
-        "--init_from",
-        str(tiny_run),
-    ]
-    refused(["fit", *flags], capsys, "--model.norm group contradicts the checkpoint (norm 'batch')")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model__norm": "group"}, "--model.norm group contradicts the checkpoint (norm 'batch')"),
+        ({"model__network.channels": "[8, 24]"}, "--model.network.channels [8, 24] contradicts"),
+    ],
+)
+def test_weights_of_another_network_are_refused(
+    tiny_run, phantoms, fit_flags, tmp_path, capsys, changes, told
+):
+    flags = [*fit_flags(phantoms, tmp_path / "c", **changes), "--init_from", str(tiny_run)]
+    refused(["fit", *flags], capsys, told)
     assert not (tmp_path / "c").exists()
+
+
+def test_weights_of_other_groups_or_classes_are_refused(phantoms, fit_flags, tmp_path, capsys):
+    first = tmp_path / "first"
+    group = {"model__norm": "group", "trainer__max_epochs": 1}
+    assert main(["fit", *fit_flags(phantoms, first, **group)]) == 0
+    capsys.readouterr()
+    flags = fit_flags(phantoms, tmp_path / "b", model__norm_groups=4, **group)
+    refused(["fit", *flags, "--init_from", str(first)], capsys, "--model.norm_groups 4 contradicts")
+    content = json.loads(phantoms.read_text())
+    content["labels"] = {f"{name}_": value for name, value in content["labels"].items()}
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    flags = fit_flags(tmp_path / "m.json", tmp_path / "c", data__root=phantoms.parent, **group)
+    refused(["fit", *flags, "--init_from", str(first)], capsys, "--data.labels")
+
+
+def test_cases_that_trained_the_first_weights_stay_training_cases(
+    tiny_run, phantoms, fit_flags, tmp_path
+):
+    run = tmp_path / "b"
+    flags = fit_flags(phantoms, run, data__fold=1, trainer__max_epochs=1)
+    assert main(["fit", *flags, "--init_from", str(tiny_run)]) == 0
+    predictor = Predictor.from_run(run, "last")
+    task = predictor.description.task
+    assert {predictor.role(case_id) for case_id in task["val_cases"]} == {"training"}
+    resumed = fit_flags(phantoms, run, data__fold=1, trainer__max_epochs=2)
+    assert main(["fit", *resumed, "--ckpt_path", "last"]) == 0
+    again = Predictor.from_run(run, "last").description.task
+    assert again["earlier_cases"] == task["earlier_cases"]
 
 
 def test_validate_gives_the_dice_of_the_best_checkpoint(tiny_run, capsys):
@@ -181,6 +217,15 @@ def test_averaged_weights_are_what_is_kept_and_have_their_own_statistics(
     assert not torch.equal(state[f"averaged.{name}"], state[f"network.{name}"])
     statistic = "encoder.0.0.1.running_mean"
     assert not torch.equal(state[f"averaged.{statistic}"], state[f"network.{statistic}"])
+    assert main(["validate", "--run_dir", str(run)]) == 0
+
+
+def test_averaged_weights_are_never_kept_with_statistics_of_others(phantoms, fit_flags, tmp_path):
+    run = tmp_path / "ema"
+    changes = {"trainer__check_val_every_n_epoch": 2, "trainer__max_epochs": 3}
+    assert main(["fit", *fit_flags(phantoms, run, model__ema_decay=0.5, **changes)]) == 0
+    best, last = (load_trained(run / "checkpoints" / f"{n}.ckpt").weights for n in ("best", "last"))
+    assert not torch.equal(best["encoder.0.0.1.running_var"], last["encoder.0.0.1.running_var"])
 
 
 @pytest.mark.parametrize(
@@ -206,6 +251,12 @@ def test_averaged_weights_are_what_is_kept_and_have_their_own_statistics(
         ({"model__nrm": "batch"}, ["nrm"]),
         ({"data__preprocessing.intensity": "[zscor]"}, ["zscor"]),
         ({"data__batch_size": "0"}, ["batch_size"]),
+        ({"data__num_workers": "-1"}, ["num_workers"]),
+        ({"data__preprocessing.orientation": "XYZ"}, ["orientation"]),
+        ({"model__norm_groups": "0"}, ["norm_groups must be at least 1"]),
+        ({"model__network.dropout": "1.5"}, ["dropout"]),
+        ({"model__network.channels": "[0, 8]"}, ["channels"]),
+        ({"trainer__devices": "2"}, ["trains on one device"]),
     ],
 )
 def test_a_wrong_request_is_refused_before_any_work(

@@ -130,3 +130,22 @@ def test_every_refused_case_is_named_at_once(manifest, tmp_path):
     assert "empty" in str(caught.value)
     assert "case 'b': " in str(caught.value)
     assert "label grid differs from image grid: spacing (1.0, 1.0, 1.2) mm" in str(caught.value)
+
+
+def test_a_folder_in_place_of_an_image_is_named_not_opened(manifest, tmp_path):
+    (manifest.root / "a.nii").unlink()
+    (manifest.root / "a.nii").mkdir()
+    with pytest.raises(ManifestError, match=r"case 'a': .*not-a-file"):
+        Cache(tmp_path / "cache", manifest, Preprocessing()).prepare(manifest.training)
+
+
+def test_a_whole_entry_is_never_replaced_under_another_run(manifest, tmp_path):
+    cache = Cache(tmp_path / "cache", manifest, Preprocessing())
+    entry = cache.entry(manifest.training[0])
+    before = (entry.folder / "image.npy").stat().st_ino
+    prepared = cache_module.prepare_case(
+        [manifest.root / "a.nii"], manifest.root / "a_label.nii", 1, (0, 1, 2), Preprocessing()
+    )
+    cache_module._store(entry.folder, prepared)
+    assert (entry.folder / "image.npy").stat().st_ino == before
+    assert len(list((tmp_path / "cache").iterdir())) == 1

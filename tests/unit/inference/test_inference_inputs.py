@@ -1,11 +1,14 @@
 """What --input means."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from medseg.core.errors import ManifestError, OptionError
 from medseg.inference.inputs import list_jobs
+
+OUT = Path("elsewhere")
 
 
 def touch(folder, *names):
@@ -20,7 +23,7 @@ def named(jobs):
 
 def test_a_folder_keeps_its_structure_and_skips_what_is_no_volume(tmp_path):
     touch(tmp_path, "a.nii.gz", "site/b.nii", "site/notes.txt", ".hidden.nii", ".trash/c.nii")
-    assert named(list_jobs(tmp_path, 1, None, None)) == {
+    assert named(list_jobs(tmp_path, 1, None, None, OUT)) == {
         "a.nii.gz": ["a.nii.gz"],
         "site/b.nii.gz": ["b.nii"],
     }
@@ -28,33 +31,32 @@ def test_a_folder_keeps_its_structure_and_skips_what_is_no_volume(tmp_path):
 
 def test_a_single_file_is_one_case(tmp_path):
     touch(tmp_path, "a.nii.gz", "b.nii.gz")
-    assert named(list_jobs(tmp_path / "a.nii.gz", 1, None, None)) == {"a.nii.gz": ["a.nii.gz"]}
+    assert named(list_jobs(tmp_path / "a.nii.gz", 1, None, None, OUT)) == {"a.nii.gz": ["a.nii.gz"]}
 
 
 def test_channel_files_of_a_case_go_together(tmp_path):
     names = ["a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz"]
     touch(tmp_path, *names)
-    assert named(list_jobs(tmp_path, 2, None, None)) == {
+    assert named(list_jobs(tmp_path, 2, None, None, OUT)) == {
         "a.nii.gz": names[:2],
         "b.nii.gz": names[2:],
     }
-    assert len(list_jobs(tmp_path, 1, None, None)) == 4
 
 
 def test_two_cases_with_one_output_are_refused_with_both_names(tmp_path):
     touch(tmp_path, "a.nii", "a.nii.gz", "b.nii", "B.nii.gz")
     with pytest.raises(OptionError, match=r"2 problems") as caught:
-        list_jobs(tmp_path, 1, None, None)
+        list_jobs(tmp_path, 1, None, None, OUT)
     assert "a.nii.gz" in str(caught.value)
 
 
 def test_nothing_to_do_is_said(tmp_path):
     with pytest.raises(OptionError, match="no volume"):
-        list_jobs(tmp_path, 1, None, None)
+        list_jobs(tmp_path, 1, None, None, OUT)
     with pytest.raises(OptionError, match="no such file or folder"):
-        list_jobs(tmp_path / "absent", 1, None, None)
+        list_jobs(tmp_path / "absent", 1, None, None, OUT)
     with pytest.raises(OptionError, match="go with a manifest"):
-        list_jobs(tmp_path, 1, None, 0)
+        list_jobs(tmp_path, 1, None, 0, OUT)
 
 
 def test_a_manifest_gives_the_cases_of_a_fold_with_their_references(tmp_path):
@@ -67,9 +69,41 @@ def test_a_manifest_gives_the_cases_of_a_fold_with_their_references(tmp_path):
         "test": [{"image": "c.nii"}],
     }
     (tmp_path / "m.json").write_text(json.dumps(content))
-    assert [job.case_id for job in list_jobs(tmp_path / "m.json", 1, None, None)] == ["a", "b", "c"]
+    assert [job.case_id for job in list_jobs(tmp_path / "m.json", 1, None, None, OUT)] == [
+        "a",
+        "b",
+        "c",
+    ]
     with pytest.raises(ManifestError, match="no such file"):
-        list_jobs(tmp_path / "m.json", 1, None, 1)
+        list_jobs(tmp_path / "m.json", 1, None, 1, OUT)
     touch(tmp_path, "b.nii", "b_l.nii")
-    (job,) = list_jobs(tmp_path / "m.json", 1, None, 1)
+    (job,) = list_jobs(tmp_path / "m.json", 1, None, 1, OUT)
     assert (job.case_id, job.reference.name) == ("b", "b_l.nii")
+
+
+def test_channels_must_be_numbered_from_zero_without_a_gap(tmp_path):
+    touch(tmp_path, "a_0000.nii.gz", "a_0002.nii.gz")
+    with pytest.raises(OptionError, match=r"case 'a' needs the channels \['0000', '0001'\]"):
+        list_jobs(tmp_path, 2, None, None, OUT)
+
+
+def test_one_channel_files_of_nnunet_get_the_names_of_their_references(tmp_path):
+    touch(tmp_path, "a_0000.nii.gz")
+    assert named(list_jobs(tmp_path, 1, None, None, OUT)) == {"a.nii.gz": ["a_0000.nii.gz"]}
+
+
+def test_a_header_and_image_pair_is_one_case(tmp_path):
+    touch(tmp_path, "a.hdr", "a.img", "b.mha")
+    assert named(list_jobs(tmp_path, 1, None, None, OUT)) == {"a.nii.gz": ["a.hdr"]}
+
+
+def test_an_output_within_the_input_is_no_input(tmp_path):
+    touch(tmp_path, "a.nii.gz", "out/a.nii.gz")
+    assert list(named(list_jobs(tmp_path, 1, None, None, tmp_path / "out"))) == ["a.nii.gz"]
+
+
+def test_no_input_is_ever_replaced(tmp_path):
+    touch(tmp_path, "a.nii.gz", "b.nii")
+    for source in (tmp_path, tmp_path / "a.nii.gz"):
+        with pytest.raises(OptionError, match=r"a.nii.gz is an input and would be replaced"):
+            list_jobs(source, 1, None, None, tmp_path)

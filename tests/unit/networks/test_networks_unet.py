@@ -131,3 +131,14 @@ def test_an_impossible_architecture_is_refused(plan, message):
 def test_an_image_that_does_not_divide_is_refused():
     with pytest.raises(GeometryError, match="must be divisible by"):
         UNet(1, 2)(torch.zeros(1, 1, 8, 8, 9))
+
+
+def test_activation_checkpointing_moves_batch_statistics_once():
+    image = torch.randn(2, 1, 8, 8, 8)
+    statistics = []
+    for flag in (False, True):
+        plan = Architecture(channels=[8, 16], activation_checkpointing=flag)
+        network = UNet(1, 2, plan, norm="batch", seed=0)
+        network(image).square().mean().backward()
+        statistics.append(network.encoder[0][0][1].running_mean)
+    torch.testing.assert_close(statistics[0], statistics[1])
