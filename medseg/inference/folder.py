@@ -89,9 +89,9 @@ def _label(predictor: Predictor, job: Job, output: Path) -> dict[str, Any]:
 def _description(job: Job, predictor: Predictor) -> dict[str, Any]:
     return {
         "case_id": job.case_id,
-        "image": [str(path) for path in job.images],
+        "image": [str(path.absolute()) for path in job.images],
         "image_state": _state(job),
-        "reference": str(job.reference) if job.reference else None,
+        "reference": str(job.reference.absolute()) if job.reference else None,
         "output": job.output,
         "role": predictor.role(job.case_id),
         "norm": predictor.description.norm,

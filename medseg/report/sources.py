@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
-from medseg.core.errors import OptionError
+from medseg.core.errors import OptionError, problems
 from medseg.core.metrics import Status, status_of
-from medseg.core.runs import (
-    JOURNAL_NAME,
-    RunFiles,
-    Score,
-    ScoreFiles,
-    csv_text,
-    read_scores,
-)
+from medseg.core.runs import JOURNAL_NAME, RunFiles, Score, ScoreFiles, read_scores
+from medseg.report.files import read_curves, read_journal, read_json, read_table, read_text
 
 TRAINING = "training"
+
+KnownStatus = Status | Literal["unknown"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +28,10 @@ class Source:
         name: Unique within the report.
         path: As the user named it.
         fit: Content of fit.json, or nothing.
+        config: Text of config.yaml, or nothing.
         curves: Rows of metrics.csv.
         scores: Rows of scores.csv.
-        roles: Role of each case in the training, where known.
+        cases: Rows of cases.csv.
         summary: Content of summary.json, or nothing.
         journal: Newest line of predictions.jsonl of each case.
         predictions: Folder of the label maps.
@@ -45,9 +41,10 @@ class Source:
     name: str
     path: Path
     fit: Mapping[str, Any]
+    config: str
     curves: Sequence[Mapping[str, float]]
     scores: Sequence[Score]
-    roles: Mapping[str, str]
+    cases: Sequence[Mapping[str, str]]
     summary: Mapping[str, Any]
     journal: Mapping[str, Mapping[str, Any]]
     predictions: Path
@@ -58,16 +55,16 @@ class Source:
         """The norm, or a dash."""
         return str(self.fit.get("norm", "–"))
 
-    @property
+    @cached_property
     def class_names(self) -> tuple[str, ...]:
         """Classes that were scored, in order."""
         return tuple(dict.fromkeys(score.class_name for score in self.scores))
 
-    @property
+    @cached_property
     def case_ids(self) -> tuple[str, ...]:
         """Scored cases that did not train the network."""
         seen = dict.fromkeys(score.case_id for score in self.scores)
-        return tuple(case_id for case_id in seen if self.roles.get(case_id) != TRAINING)
+        return tuple(case_id for case_id in seen if self._roles.get(case_id) != TRAINING)
 
     @property
     def trained(self) -> int:
@@ -75,121 +72,170 @@ class Source:
         return len({score.case_id for score in self.scores}) - len(self.case_ids)
 
     @cached_property
-    def _values(self) -> dict[tuple[str, str, str], float]:
+    def groups(self) -> Mapping[str, str]:
+        """Patient or site of each case that enters the figures; empty without groups."""
+        named = {score.case_id: score.group for score in self.scores if score.group}
+        return {c: named.get(c, c) for c in self.case_ids} if named else {}
+
+    @cached_property
+    def _roles(self) -> Mapping[str, str]:
+        noted = {case_id: str(record.get("role", "")) for case_id, record in self.journal.items()}
+        return noted | {
+            row["case_id"]: row["role"]
+            for row in self.cases
+            if row.get("role") and "case_id" in row
+        }
+
+    @cached_property
+    def _statuses(self) -> Mapping[tuple[str, str], Status]:
+        return {
+            (row.get("case_id", ""), row.get("class_name", "")): cast("Status", row["status"])
+            for row in self.cases
+            if row.get("status") in get_args(Status)
+        }
+
+    @cached_property
+    def _values(self) -> Mapping[tuple[str, str, str], float]:
         return {(s.case_id, s.class_name, s.metric): s.value for s in self.scores}
 
     def value(self, case_id: str, class_name: str, metric: str) -> float:
         """Return one score, NaN if it is not there."""
         return self._values.get((case_id, class_name, metric), math.nan)
 
-    def status(self, case_id: str, class_name: str) -> Status:
-        """Say where a structure is, from its volumes."""
-        volumes = (self.value(case_id, class_name, f"volume_{w}_ml") for w in ("ref", "pred"))
-        ref, pred = (0 if math.isnan(volume) else math.ceil(volume) for volume in volumes)
-        return status_of(ref, pred)
+    def status(self, case_id: str, class_name: str) -> KnownStatus:
+        """Say where a structure is: as evaluated, else from its volumes, else from its Dice."""
+        if (case_id, class_name) in self._statuses:
+            return self._statuses[case_id, class_name]
+        ref, pred = (self.value(case_id, class_name, f"volume_{w}_ml") for w in ("ref", "pred"))
+        if not math.isnan(ref + pred):
+            return status_of(int(ref > 0), int(pred > 0))
+        return "present" if self.value(case_id, class_name, "dice") > 0 else "unknown"
+
+    def class_value(self, class_name: str) -> int | None:
+        """Return the label value of a class, where the summary knows it."""
+        classes = self.summary.get("classes")
+        content = classes.get(class_name) if isinstance(classes, dict) else None
+        value = content.get("value") if isinstance(content, dict) else None
+        return value if isinstance(value, int) else None
+
+    def reference_file(self, case_id: str) -> Path | None:
+        """Return the reference a case was scored against, where the summary names it."""
+        for row in summary_cases(self.summary):
+            if row.get("case_id") == case_id and isinstance(row.get("reference_file"), str):
+                return Path(row["reference_file"])
+        return None
+
+    def lost(self) -> Iterator[tuple[str, str, KnownStatus]]:
+        """Yield case, class and status of every structure that was missed or invented."""
+        for case_id in self.case_ids:
+            for name in self.class_names:
+                if (status := self.status(case_id, name)) in ("missed", "fp_only"):
+                    yield case_id, name, status
 
     def case_dice(self, case_id: str) -> float:
         """Return the mean Dice of a case over its classes, NaN if every class is absent."""
-        known = [
-            value
-            for name in self.class_names
-            if not math.isnan(value := self.value(case_id, name, "dice"))
-        ]
+        values = [self.value(case_id, name, "dice") for name in self.class_names]
+        known = [value for value in values if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
+
+
+def read_sources(paths: Sequence[Path]) -> list[Source]:
+    """Read run directories and score files.
+
+    Raises:
+        OptionError: If one is absent, empty or named twice; the message lists them all.
+    """
+    wrong = [text for path in dict.fromkeys(paths) if (text := _problem(path))]
+    wrong += [f"{path} is named twice." for path in dict.fromkeys(paths) if paths.count(path) > 1]
+    if wrong:
+        raise OptionError(f"--runs {wrong[0]}" if len(wrong) == 1 else problems("--runs", wrong))
+    return _with_unique_names([read_source(path) for path in paths])
 
 
 def read_source(path: Path) -> Source:
     """Read a run directory or a score file.
 
     Raises:
-        OptionError: If there is nothing to report.
+        OptionError: If it is a file, but no score file.
     """
-    if path.is_file():
-        return _read(path.parent, path, ScoreFiles(path))
-    if not path.is_dir():
-        raise OptionError(f"--runs {path}: no such run directory or score file.")
-    source = _read(path, path, ScoreFiles(RunFiles(path).scores))
-    if not (source.fit or source.curves or source.scores):
-        raise OptionError(
-            f"--runs {path} holds neither a training nor a score file (`medseg evaluate`)."
-        )
-    return source
-
-
-def _read(folder: Path, path: Path, files: ScoreFiles) -> Source:
-    run = RunFiles(folder)
-    missing = []
-    scores: list[Score] = []
-    if files.scores.is_file():
-        scores = read_scores(files.scores)
-    else:
-        missing.append("There are no scores: run `medseg predict`, then `medseg evaluate`.")
-    fit = _read_json(run.fit)
-    if not fit:
-        missing.append("There is no fit.json: the training's cost and settings are not known.")
-    journal = _read_journal(run.predictions / JOURNAL_NAME)
-    if scores and not journal:
-        missing.append(
-            "There is no predictions.jsonl: no pictures, and the role of cases is unknown."
-        )
-    roles = {case_id: str(record.get("role", "")) for case_id, record in journal.items()}
-    return Source(
-        name=str(fit.get("name") or (path.stem if path.is_file() else path.resolve().name)),
+    alone = path.is_file()
+    run = RunFiles(path.parent if alone else path)
+    files = ScoreFiles(path if alone else run.scores)
+    summary = read_json(files.summary)
+    predictions = _scored_folder(summary) if alone else run.predictions
+    predictions = predictions or run.predictions
+    fit = read_json(run.fit)
+    source = Source(
+        name=str(fit.get("name") or (path.stem if alone else path.resolve().name)),
         path=path,
         fit=fit,
-        curves=_read_curves(run.curves),
-        scores=scores,
-        roles=roles | _read_roles(files.cases),
-        summary=_read_json(files.summary),
-        journal=journal,
-        predictions=run.predictions,
-        missing=tuple(missing),
+        config=read_text(run.config),
+        curves=read_curves(run.curves),
+        scores=read_scores(files.scores) if files.scores.is_file() else [],
+        cases=read_table(files.cases),
+        summary=summary,
+        journal=read_journal(predictions / JOURNAL_NAME),
+        predictions=predictions,
+        missing=(),
     )
+    return replace(source, missing=tuple(_missing(source)))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _problem(path: Path) -> str:
+    """Say why there is nothing to report in `path`, or nothing."""
+    run = RunFiles(path)
+    if path.is_file() or any(part.is_file() for part in (run.fit, run.curves, run.scores)):
+        return ""
+    if path.is_dir():
+        return (
+            f"{path} holds neither a training nor scores. `medseg fit` writes the one, "
+            "`medseg evaluate` the other."
+        )
+    return f"{path}: no such run directory or score file."
+
+
+def _scored_folder(summary: Mapping[str, Any]) -> Path | None:
+    """Return the folder whose label maps were scored, where the summary names it."""
+    files = [str(row.get("prediction_file", "")) for row in summary_cases(summary)]
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return Path(os.path.commonpath([Path(file).parent for file in files]))
+    except ValueError:
+        return None  # no file, or no common folder
 
 
-def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    records = {}
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # torn: its writer was killed
-        if isinstance(record, dict) and "case_id" in record:
-            records[str(record["case_id"])] = record
-    return records
+def summary_cases(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the cases in a summary, as nnU-Net writes them."""
+    rows = summary.get("metric_per_case")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
-def _read_roles(path: Path) -> dict[str, str]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError:
-        return {}
-    return {csv_text(row["case_id"]): row["role"] for row in rows if row.get("role")}
+def _missing(source: Source) -> Iterator[str]:
+    """Say what cannot be shown, and which command makes it."""
+    if not source.scores:
+        yield (
+            "scores.csv is not there: no scores and no cases. "
+            "`medseg predict`, then `medseg evaluate` make it."
+        )
+    elif not source.summary:
+        yield (
+            "summary.json is not there or not readable: failed cases and the tolerance of NSD are "
+            "not known. `medseg evaluate` writes it beside the scores."
+        )
+    if not source.fit:
+        yield (
+            "fit.json is not there or not readable: cost and settings of the training are not "
+            "known. `medseg fit` writes it when a training ends."
+        )
+    if not source.curves:
+        yield "metrics.csv is not there or not readable: no curves. `medseg fit` writes it."
+    if source.scores and not source.journal:
+        yield (
+            "predictions.jsonl is not there: no pictures, and cases that trained the network "
+            "cannot be told from others. `medseg predict` writes it."
+        )
 
 
-def _read_curves(path: Path) -> list[dict[str, float]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError:
-        return []
-    return [{k: float(v) for k, v in row.items() if k and v not in ("", None)} for row in rows]
-
-
-def with_unique_names(sources: Sequence[Source]) -> list[Source]:
+def _with_unique_names(sources: Sequence[Source]) -> list[Source]:
     """Return the sources, those of equal names told apart by their paths."""
     names = [source.name for source in sources]
     return [

@@ -1,7 +1,7 @@
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
-  const number = (text) => text === "∞" ? Infinity : Number(text.replaceAll(",", ""));
+  const number = (text) => Number(text.replace("∞", "Infinity").replace("−", "-").replaceAll(",", ""));
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
     const down = head.getAttribute("aria-sort") === "ascending";
     const numeric = head.classList.contains("num");
