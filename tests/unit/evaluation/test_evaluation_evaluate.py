@@ -324,7 +324,7 @@ def test_training_cases_are_scored_but_kept_out_of_the_means(
     assert summary["mean"]["1"]["Dice"] == pytest.approx(0.8)
     assert (summary["cases"]["scored"], summary["cases"]["in_means"]) == (2, 1)
     assert summary["cases"]["training_kept_out_of_means"] == ["a"]
-    assert "cases that trained the network, kept out of all means: 'a'" in screen.text
+    assert "cases with the names of training cases, kept out of all means: 'a'" in screen.text
 
 
 def test_nothing_but_training_cases_has_no_mean(tmp_path, data_set, save, cube):
