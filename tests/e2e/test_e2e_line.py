@@ -56,7 +56,8 @@ def test_phantoms_are_learned_in_two_minutes_but_not_perfectly(repository, tmp_p
         assert run("fit", *configs, *place, "--run_dir", tmp_path / name, budget) == 0
         best[name] = json.loads((tmp_path / name / "fit.json").read_text())["best_val_dice"]
     assert best["untrained"] < 0.15
-    assert 0.7 < best["trained"] < 0.98
+    # The best intensity threshold, chosen with the truth known, reaches 0.40.
+    assert 0.6 < best["trained"] < 0.98
 
 
 @pytest.mark.slow
