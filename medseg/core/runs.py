@@ -184,6 +184,26 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file of one JSON object a line; none if it cannot be read.
+
+    A line that is no JSON is left out: its writer was killed within it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    objects = []
+    for line in text.split("\n"):  # splitlines would also split at U+2028 within a record
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict):
+            objects.append(content)
+    return objects
+
+
 @contextmanager
 def atomic_text(path: Path) -> Iterator[IO[str]]:
     """Open a temporary text file that takes the name `path` once it is complete and on disk.
@@ -210,10 +230,15 @@ def _temporary_text(path: Path) -> Iterator[IO[str]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        os.chmod(temporary, usual_mode())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def usual_mode() -> int:
+    """Return the permissions of a new file; temporary files are private until they are renamed."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.core.runs import JOURNAL_NAME
+from medseg.core.runs import JOURNAL_NAME, read_json_lines
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,9 @@ UNRECORDED = Record()
 
 def read_journal(folder: Path) -> Mapping[str, Record]:
     """Return the newest record of each case; nothing if there is no journal."""
-    path = folder / JOURNAL_NAME
-    if not path.is_file():
-        return {}
     records = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the torn last line of a run that was killed
-        if isinstance(row, dict) and "case_id" in row:
+    for row in read_json_lines(folder / JOURNAL_NAME):
+        if "case_id" in row:
             role, checkpoint = (str(row.get(key) or "") for key in ("role", "checkpoint"))
             failed = row.get("status") == "failed"
             message = str(row.get("message", ""))

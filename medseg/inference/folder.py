@@ -9,12 +9,11 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from medseg.core.errors import MedsegError, OptionError
-from medseg.core.runs import JOURNAL_NAME, RunFiles, strict_json
+from medseg.core.runs import JOURNAL_NAME, RunFiles, read_json_lines, strict_json
 from medseg.engine.progress import track
 from medseg.inference.inputs import Job, list_jobs
 from medseg.inference.options import PredictOptions
@@ -107,8 +106,13 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._torn = ""  # a line break if the last writer was killed within a line
-        self._last = {record["output"]: record for record in self._read()}
+        # A line break if the last writer was killed within a line.
+        self._torn = "\n" if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n") else ""
+        self._last = {
+            record["output"]: record
+            for record in read_json_lines(path)
+            if {"case_id", "status", "output"} <= record.keys()
+        }
 
     def add(self, record: dict[str, Any]) -> None:
         """Append one line and bring it to the disk."""
@@ -130,19 +134,6 @@ class Journal:
         if not same or last.get("image_state") != _state(job) or not target.is_file():
             return False
         return bool(last.get("output_sha256") == _sha256(target))
-
-    def _read(self) -> Iterator[dict[str, Any]]:
-        if not self.path.is_file():
-            return
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        self._torn = "" if text.endswith("\n") or not text else "\n"
-        for line in text.split("\n"):  # splitlines would also split at U+2028 within a record
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # the last line of a run that was killed while writing
-            if isinstance(record, dict) and {"case_id", "status", "output"} <= record.keys():
-                yield record
 
 
 def _state(job: Job) -> list[list[int]]:

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
+from medseg.core.runs import usual_mode
 from medseg.io.read import read_volume
 
 GZIP_LEVEL = 1
@@ -59,9 +60,7 @@ def write_volume(path: Path, array: NDArray[Any], grid: Grid) -> None:
             file.flush()
             os.fsync(file.fileno())
         _read_back(temporary, array, grid)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(usual_mode())
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from medseg.core.runs import csv_text
+from medseg.core.runs import csv_text, read_json_lines
 
 
 def read_text(path: Path) -> str:
@@ -30,15 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_journal(path: Path) -> dict[str, dict[str, Any]]:
     """Return the newest line of each case in a file of one JSON object a line."""
-    records = {}
-    for line in read_text(path).splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # torn: its writer was killed
-        if isinstance(record, dict) and "case_id" in record:
-            records[str(record["case_id"])] = record
-    return records
+    return {str(row["case_id"]): row for row in read_json_lines(path) if "case_id" in row}
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

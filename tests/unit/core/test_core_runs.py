@@ -18,6 +18,7 @@ from medseg.core.runs import (
     atomic_text,
     csv_cell,
     csv_text,
+    read_json_lines,
     read_scores,
     strict_json,
     write_json,
@@ -146,3 +147,10 @@ def test_a_checkpoint_that_is_absent_is_refused_with_those_there_are(tmp_path):
         files.checkpoint("best")
     with pytest.raises(OptionError, match="no such run directory"):
         RunFiles(tmp_path / "none").checkpoint("best")
+
+
+def test_a_line_separator_within_a_record_does_not_split_it(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"case_id": "a\u2028b"}\n[1]\n{"case_id": "torn', encoding="utf-8")
+    assert read_json_lines(path) == [{"case_id": "a\u2028b"}]
+    assert read_json_lines(tmp_path / "absent") == []
