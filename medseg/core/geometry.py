@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,11 @@ SAME_GRID = 0.01
 Written by different tools, equal grids differ by rounding; this is far above float noise and far
 below anything that moves a voxel's content.
 """
+
+CLOSE_GRID = 0.5
+"""The same for two grids that mean the same voxels, one of them noisily: up to half a voxel."""
+
+Agreement = Literal["same", "close", "different"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +101,11 @@ class Grid:
     def is_same(self, other: Grid, tolerance: float = SAME_GRID) -> bool:
         """Return whether both grids place their voxels alike, up to `tolerance` spacings."""
         return self.displacement(other) <= tolerance
+
+    def agreement(self, other: Grid) -> Agreement:
+        """Return whether both grids are the `same`, `close` (half a voxel) or `different`."""
+        moved = self.displacement(other)
+        return "same" if moved <= SAME_GRID else "close" if moved <= CLOSE_GRID else "different"
 
     def difference(self, other: Grid) -> str:
         """Say in words what differs most plainly between this grid and `other`."""

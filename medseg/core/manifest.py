@@ -45,6 +45,7 @@ class Case:
         label: Label file, relative to the root, or None.
         fold: Cross-validation fold, or None if the manifest has no folds.
         group: What must not be split between folds, usually the patient.
+        site: Where it was acquired; folds are stratified by it.
     """
 
     case_id: str
@@ -52,6 +53,7 @@ class Case:
     label: str | None = None
     fold: int | None = None
     group: str = ""
+    site: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,9 @@ def _of_fold(case: Case) -> str:
     return "" if case.fold is None else f" (fold {case.fold})"
 
 
-def load_manifest(path: Path | str, root: Path | str | None = None) -> Manifest:
+def load_manifest(
+    path: Path | str, root: Path | str | None = None, contradictions: list[str] | None = None
+) -> Manifest:
     """Read a manifest: ours, an MSD dataset.json, or an nnU-Net raw folder or its dataset.json.
 
     Files are not opened. That listed files exist is checked by who needs them
@@ -193,6 +197,8 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> Manifest:
     Args:
         path: The JSON file, or a folder that holds dataset.json.
         root: Folder the listed paths are relative to; the manifest's own folder if None.
+        contradictions: Takes what is wrong between cases (names, files and groups used twice)
+            instead of its being an error.
 
     Raises:
         ManifestError: With every problem found, one line each.
@@ -204,7 +210,7 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> Manifest:
     home = Path(root) if root is not None else path.parent
     if "training" not in content and "numTraining" in content:
         content = {**content, "training": _nnunet_cases(home, content), "test": []}
-    return parse_manifest(content, path, home)
+    return parse_manifest(content, path, home, contradictions)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -231,8 +237,13 @@ def _nnunet_cases(folder: Path, content: Mapping[str, Any]) -> list[dict[str, An
     return cases
 
 
-def parse_manifest(content: Mapping[str, Any], path: Path, root: Path) -> Manifest:
-    """Build a manifest from its JSON content.
+def parse_manifest(
+    content: Mapping[str, Any],
+    path: Path,
+    root: Path,
+    contradictions: list[str] | None = None,
+) -> Manifest:
+    """Build a manifest from its JSON content; see `load_manifest`.
 
     Raises:
         ManifestError: With every problem found, one line each.
@@ -245,7 +256,8 @@ def parse_manifest(content: Mapping[str, Any], path: Path, root: Path) -> Manife
     if not training and not test:
         found.append("no case: `training` and `test` are both empty")
     found += _unknown_keys(content, path)
-    found += _contradictions(training, test, len(channel_names))
+    between = found if contradictions is None else contradictions
+    between += _contradictions(training, test, len(channel_names))
     if found:
         raise ManifestError(problems(path, found))
     return Manifest(
@@ -362,7 +374,7 @@ def _case(entry: Any, where: str, part: str, found: list[str]) -> Case | None:
     if not images or not all(isinstance(p, str) and p for p in paths):
         found.append(f"{where}: `image` and `label` must be paths")
         return None
-    given_id, group = entry.get("case_id"), entry.get("group")
+    given_id = entry.get("case_id")
     case_id = case_id_of(images[0]) if given_id is None else str(given_id)
     before = len(found)
     if part == "training" and label is None:
@@ -373,12 +385,12 @@ def _case(entry: Any, where: str, part: str, found: list[str]) -> Case | None:
     fold = entry.get("fold")
     if fold is not None and (not isinstance(fold, int) or isinstance(fold, bool) or fold < 0):
         found.append(f"{where} ({case_id!r}): `fold` must be a whole number >= 0; got {fold!r}")
-    keys = {"image", "label", "fold", "group", "case_id"}
+    keys = {"image", "label", "fold", "group", "site", "case_id"}
     found += [f"{where} ({case_id!r}): unknown key {key!r}" for key in entry if key not in keys]
     if len(found) > before:
         return None
-    return Case(case_id, tuple(map(_tidy, images)), label and _tidy(label), fold,
-                "" if group is None else str(group))  # fmt: skip
+    group, site = ("" if entry.get(key) is None else str(entry[key]) for key in ("group", "site"))
+    return Case(case_id, tuple(map(_tidy, images)), label and _tidy(label), fold, group, site)
 
 
 def _contradictions(training: Sequence[Case], test: Sequence[Case], channels: int) -> list[str]:

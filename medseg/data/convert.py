@@ -134,7 +134,8 @@ def _entry(case: Case) -> dict[str, Any]:
     if case.case_id != case_id_of(case.images[0]):
         entry["case_id"] = case.case_id
     entry["image"] = list(case.images) if len(case.images) > 1 else case.images[0]
-    entry |= {"label": case.label, "fold": case.fold, "group": case.group or None}
+    entry |= {"label": case.label, "fold": case.fold}
+    entry |= {"group": case.group or None, "site": case.site or None}
     return {key: value for key, value in entry.items() if value is not None}
 
 

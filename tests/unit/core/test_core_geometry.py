@@ -135,3 +135,14 @@ def test_an_impossible_affine_is_refused(affine, told):
 
 def test_numbers_in_messages_keep_their_significant_digits():
     assert rounded([0.123456, 1234.56, 0.0]) == (0.1235, 1235.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("shift", "agreement"), [(0.001, "same"), (0.2, "close"), (0.6, "different")]
+)
+def test_agreement_is_told_in_shares_of_the_smallest_spacing(shift, agreement):
+    grid = Grid.from_spacing((4, 5, 6), (2, 3, 5))
+    moved = grid.affine.copy()
+    moved[0, 3] += shift * 2
+    assert grid.agreement(Grid(grid.shape, moved)) == agreement
+    assert grid.agreement(Grid((4, 5, 7), moved)) == "different"

@@ -460,3 +460,19 @@ class TestFiled:
         assert not schema.is_valid(wrong)
         with pytest.raises(ManifestError):
             parse(tmp_path, wrong)
+
+
+def test_contradictions_between_cases_can_be_collected_instead_of_refused(tmp_path):
+    entry = {"image": "a.nii", "label": "l.nii", "group": "p", "site": 3}
+    content = {
+        "channel_names": {"0": "T1w"},
+        "labels": {"background": 0, "tumour": 1},
+        "training": [{**entry, "fold": 0}, {**entry, "case_id": "b", "fold": 1}],
+    }
+    found = []
+    manifest = parse_manifest(content, tmp_path / "m.json", tmp_path, found)
+    assert [case.site for case in manifest.training] == ["3", "3"]
+    assert len(found) == 2
+    assert "group 'p' is split" in found[1]
+    with pytest.raises(ManifestError, match="group 'p' is split"):
+        parse_manifest(content, tmp_path / "m.json", tmp_path)
