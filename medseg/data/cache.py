@@ -35,10 +35,11 @@ from medseg.core.errors import (
 from medseg.core.manifest import Case, Manifest
 from medseg.data import resample, transforms
 from medseg.data.transforms import IGNORE_INDEX, Prepared, Preprocessing, prepare_case
-from medseg.io import header, read
+from medseg.io import dicom, layout, metaimage, nifti, npy, nrrd, read, stream, text, volume_files
 from medseg.io.stream import open_regular
 
-_CODE = (transforms, resample, read, header)
+_READERS = (read, layout, stream, nifti, metaimage, nrrd, text, npy, dicom)
+_CODE = (transforms, resample, *_READERS)
 """The modules that decide what an entry holds: a change in one of them makes new entries."""
 
 MAX_FOREGROUND = 10_000
@@ -139,7 +140,9 @@ class Cache:
             "ignore": self.manifest.ignore_value,
             "channels": len(self.manifest.channel_names),
             "images": len(case.images),
-            "files": [_digest(path) for path in self.manifest.files(case)],
+            "files": [
+                [_digest(part) for part in volume_files(path)] for path in self.manifest.files(case)
+            ],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +12,31 @@ from numpy.typing import NDArray
 
 from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
-from medseg.io.header import NIFTI2_BYTES, Header, parse_header
+from medseg.io.dicom import Series, open_series
+from medseg.io.layout import Layout
+from medseg.io.memory import check_size
+from medseg.io.metaimage import is_metaimage, parse_metaimage
+from medseg.io.nifti import header_of, is_nifti, parse_nifti
+from medseg.io.npy import is_npy, parse_npy
+from medseg.io.nrrd import is_nrrd, parse_nrrd
 from medseg.io.stream import DAMAGED, ByteStream
 
 Conflicts = Literal["warn", "error"]
 NonFinite = Literal["keep", "zero", "error"]
 
-MAX_TRAILING_BYTES = 1 << 20
+HEAD_BYTES = 1 << 12
+"""Tells every format from the others, and holds the binary headers."""
+
+TEXT_HEAD_BYTES = 1 << 22
+"""Holds the text headers of MetaImage and NRRD, lists of files and key-value pairs included."""
+
+_CONFLICTS = ("form-conflict", "spacing-conflict")
+_PARSERS = (
+    (is_nifti, parse_nifti),
+    (is_metaimage, parse_metaimage),
+    (is_nrrd, parse_nrrd),
+    (is_npy, parse_npy),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,125 +60,94 @@ def read_volume(
     channels: int | None = None,
     non_finite: NonFinite = "keep",
     max_bytes: int | None = None,
+    series_uid: str | None = None,
 ) -> Volume:
-    """Read a NIfTI-1 or NIfTI-2 volume: .nii, .nii.gz or .hdr/.img, recognized by content.
+    """Read NIfTI, MetaImage, NRRD, .npy or a folder with a DICOM series, told by content.
 
-    The whole stream is read and its checksum verified; sizes are checked before memory is taken.
+    Whole files are read and their checksums verified; sizes are checked before memory is taken.
 
     Args:
-        path: A regular file.
+        path: A regular file, or the folder of a DICOM series.
         on_conflict: What a header that contradicts itself does: a warning, or an error.
         channels: Channels the file must hold; 1 gives a 3-D array, more a 4-D array with the
             channels last. None takes any shape as it lies.
         non_finite: What NaN and infinite values do: stay, become 0 with a warning, or an error.
-        max_bytes: Largest array to read; half of the free memory if None.
+        max_bytes: Most memory that the values may take; half of what is available if None.
+        series_uid: The DICOM series to read where a folder holds several.
 
     Raises:
         VolumeError: With a `code`, if the file is not what it claims to be.
     """
     path = Path(path)
-    with ByteStream(path) as stream:
-        head = stream.read(NIFTI2_BYTES)
-        header = parse_header(path, head)
-        _check_size(path, header, max_bytes)
-        if header.pair:
-            raw, surplus = _read_pair(path, header)
-        else:
-            raw, surplus = _read_voxels(stream, head, header)
-    warnings = list(header.warnings)
-    if surplus:
-        warnings.append(f"trailing-data: {surplus} bytes after the voxels are ignored")
-    conflicts = [w for w in warnings if "conflict" in w]
+    source = _source(path, series_uid)
+    check_size(path, source.memory_bytes, max_bytes)
+    conflicts = [text for text in source.warnings if text.startswith(_CONFLICTS)]
     if conflicts and on_conflict == "error":
         raise VolumeError(path, "conflict", "; ".join(conflicts), "repair the header")
-    array = _scaled(raw, header)
+    try:
+        array, found = source.read()
+    except MemoryError as error:
+        raise VolumeError(path, "too-big", "the memory does not suffice", "free memory") from error
+    warnings = [*source.warnings, *found]
     if channels is not None:
         array = _as_channels(path, array, channels)
     array = _checked_values(path, array, non_finite, warnings)
-    return Volume(array, header.grid, tuple(warnings))
+    return Volume(array, source.grid, tuple(warnings))
 
 
-def read_grid(path: Path | str) -> Grid:
-    """Read where a volume's voxels lie, from its header alone.
+def read_grid(path: Path | str, series_uid: str | None = None) -> Grid:
+    """Read where a volume's voxels lie, from headers alone.
 
     Raises:
-        VolumeError: If the header is refused.
+        VolumeError: If a header is refused.
+    """
+    return _source(Path(path), series_uid).grid
+
+
+def volume_files(path: Path | str) -> tuple[Path, ...]:
+    """Return all files that hold a volume: a header and its data, or every file of a folder.
+
+    Raises:
+        VolumeError: If a header is refused.
     """
     path = Path(path)
+    if path.is_dir():
+        return tuple(sorted(file for file in path.iterdir() if file.is_file()))
+    return _layout(path).files
+
+
+def _source(path: Path, series_uid: str | None) -> Layout | Series:
+    """Check the header of a file, or the headers of a folder."""
+    if path.is_dir():
+        return open_series(path, series_uid)
+    if series_uid is not None:
+        raise VolumeError(path, "not-a-series", "series_uid goes with a folder of DICOM files",
+                          "leave it out, or name the folder")  # fmt: skip
+    return _layout(path)
+
+
+def _layout(path: Path) -> Layout:
+    head = _head(path, HEAD_BYTES)
+    if is_metaimage(head) or is_nrrd(head):
+        head = _head(path, TEXT_HEAD_BYTES)
+    for recognizes, parse in _PARSERS:
+        if recognizes(head):
+            return parse(path, head)
+    header = header_of(path)
+    if header is not None:
+        return _layout(header)
+    if not head:
+        raise VolumeError(path, "empty", "the file holds no data", DAMAGED)
+    if head[128:132] == b"DICM":
+        raise VolumeError(path, "single-dicom", "one file of a DICOM series",
+                          "name the folder that holds its series")  # fmt: skip
+    raise VolumeError(path, "not-a-volume", "no NIfTI, MetaImage, NRRD or DICOM by its content",
+                      "convert it to NIfTI, or leave it out")  # fmt: skip
+
+
+def _head(path: Path, count: int) -> bytes:
     with ByteStream(path) as stream:
-        return parse_header(path, stream.read(NIFTI2_BYTES)).grid
-
-
-def available_bytes() -> int:
-    """Return the memory this process may still take, as far as the system tells."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        rows = dict(line.split(":", 1) for line in lines)
-        limits.append(int(rows["MemAvailable"].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):
-        pass  # not Linux: the physical memory has to do
-    try:
-        root = Path("/sys/fs/cgroup")
-        limit = (root / "memory.max").read_text(encoding="ascii").strip()
-        used = int((root / "memory.current").read_text(encoding="ascii"))
-        limits.append(int(limit) - used)
-    except (OSError, ValueError):
-        pass  # no cgroup, or no limit in it
-    return max(min(limits), 0)
-
-
-def _check_size(path: Path, header: Header, max_bytes: int | None) -> None:
-    limit = available_bytes() // 2 if max_bytes is None else max_bytes
-    if header.data_bytes > limit:
-        raise VolumeError(
-            path,
-            "too-big",
-            f"the header claims {header.data_bytes / 2**30:.3g} GiB, more than {limit / 2**30:.3g}",
-            "check the file, or raise max_bytes",
-        )
-
-
-def _read_pair(path: Path, header: Header) -> tuple[NDArray[Any], int]:
-    for name in (".img", ".img.gz"):
-        image = path.with_name(path.name.removesuffix(".gz").removesuffix(".hdr") + name)
-        if image.exists():
-            with ByteStream(image) as stream:
-                return _read_voxels(stream, b"", header)
-    raise VolumeError(path, "incomplete-pair", "the .img file is absent", "put it beside the .hdr")
-
-
-def _read_voxels(stream: ByteStream, head: bytes, header: Header) -> tuple[NDArray[Any], int]:
-    """Return the stored values and the number of bytes after them."""
-    if not stream.gzipped:
-        there = stream.path.stat().st_size
-        if there < header.offset + header.data_bytes:
-            raise _truncated(stream.path, header, there - header.offset)
-    buffer = np.empty(math.prod(header.shape), dtype=header.dtype)
-    target = memoryview(buffer.view(np.uint8).data)
-    early = head[header.offset :]  # voxels of a tiny volume that came along with the header
-    skip = header.offset - len(head)
-    if skip > 0 and len(stream.read(skip)) < skip:
-        raise _truncated(stream.path, header, 0)
-    early, rest = early[: len(target)], max(len(early) - len(target), 0)
-    target[: len(early)] = early
-    filled = len(early) + stream.read_into(target[len(early) :])
-    if filled < len(target):
-        raise _truncated(stream.path, header, filled)
-    return buffer.reshape(header.shape, order="F"), rest + stream.finish(MAX_TRAILING_BYTES)
-
-
-def _truncated(path: Path, header: Header, there: int) -> VolumeError:
-    cause = f"{max(there, 0)} of {header.data_bytes} bytes of voxels are there"
-    return VolumeError(path, "truncated", cause, DAMAGED)
-
-
-def _scaled(raw: NDArray[Any], header: Header) -> NDArray[Any]:
-    native = raw.astype(raw.dtype.newbyteorder("="), copy=False)
-    if (header.slope, header.intercept) == (1.0, 0.0):
-        return native
-    scaled = native.astype(np.float64) * header.slope + header.intercept
-    return scaled if raw.dtype.itemsize > 4 else scaled.astype(np.float32)
+        return stream.read(count)
 
 
 def _as_channels(path: Path, array: NDArray[Any], channels: int) -> NDArray[Any]:

@@ -1,34 +1,114 @@
-"""Bytes of a file, plain or gzipped, read with limits and verified to the last one."""
+"""Bytes of a file, plain or compressed, read with limits and verified to the last one."""
 
 from __future__ import annotations
 
+import bz2
+import os
 import stat
 import zlib
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Protocol, Self
 
 from medseg.core.errors import VolumeError
 
 CHUNK = 1 << 20
-_GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_WITH_CRC = 31  # zlib's window argument for "gzip header and trailer, checked"
+GZIP_MAGIC = b"\x1f\x8b"
 
 DAMAGED = "fetch or export the file again"
 
+Packing = Literal["auto", "raw", "zlib", "bzip2"]
+
+
+class _Inflater(Protocol):
+    """What the two decompressors share, once zlib keeps its unconsumed tail to itself."""
+
+    def feed(self, data: bytes) -> bytes: ...
+    @property
+    def hungry(self) -> bool: ...
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+
+
+class _Zlib:
+    """Gzip or zlib, told apart by their headers; checksums are verified."""
+
+    def __init__(self) -> None:
+        self._inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
+
+    def feed(self, data: bytes) -> bytes:
+        return self._inflater.decompress(self._inflater.unconsumed_tail + data, 4 * CHUNK)
+
+    @property
+    def hungry(self) -> bool:
+        return not self._inflater.unconsumed_tail
+
+    @property
+    def eof(self) -> bool:
+        return self._inflater.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflater.unused_data
+
+
+class _Bzip2:
+    """Bzip2; checksums are verified."""
+
+    def __init__(self) -> None:
+        self._inflater = bz2.BZ2Decompressor()
+
+    def feed(self, data: bytes) -> bytes:
+        return self._inflater.decompress(data, 4 * CHUNK)
+
+    @property
+    def hungry(self) -> bool:
+        return self._inflater.needs_input
+
+    @property
+    def eof(self) -> bool:
+        return self._inflater.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflater.unused_data
+
+
+_INFLATERS: dict[str, Callable[[], _Inflater]] = {"zlib": _Zlib, "bzip2": _Bzip2}
+
 
 class ByteStream:
-    """The content of one regular file; gzip is recognized by content, not by name."""
+    """The content of one regular file from some byte on.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        start: Its first byte that belongs to the content.
+        packing: How the content is compressed; `auto` takes gzip for gzip, by content and not by
+            name, and all else as it is.
+
+    Raises:
+        VolumeError: `not-a-file` or `unreadable`.
+    """
+
+    def __init__(self, path: Path, start: int = 0, packing: Packing = "auto") -> None:
         self.path = path
         self._file = open_regular(path)
-        self._buffer = self._file.read(2)
-        self.gzipped = self._buffer == _GZIP_MAGIC
-        self._inflater = zlib.decompressobj(_GZIP_WITH_CRC) if self.gzipped else None
-        self._raw = self._buffer
-        self._buffer = b"" if self.gzipped else self._raw
+        self._file.seek(start)
+        self._raw = self._file.read(2)
+        if packing == "auto":
+            packing = "zlib" if self._raw == GZIP_MAGIC else "raw"
+        self.packing = packing
+        self._buffer = b""
+        self._ended = False
+        self._inflater: _Inflater | None = None
+        if packing == "raw":
+            self._buffer = self._raw
+        else:
+            self._inflater = _INFLATERS[packing]()
 
     def __enter__(self) -> Self:
         return self
@@ -41,10 +121,24 @@ class ByteStream:
     ) -> None:
         self._file.close()
 
+    @property
+    def remaining(self) -> int | None:
+        """Bytes to come, or None if that takes decompression."""
+        if self._inflater is not None:
+            return None
+        return len(self._buffer) + os.fstat(self._file.fileno()).st_size - self._file.tell()
+
     def read(self, count: int) -> bytes:
         """Return up to `count` bytes; fewer only at the end of the content."""
         out = bytearray(count)
         return bytes(out[: self.read_into(memoryview(out))])
+
+    def skip(self, count: int) -> int:
+        """Pass over up to `count` bytes and return how many there were."""
+        passed = 0
+        while passed < count and (part := self.read(min(count - passed, CHUNK))):
+            passed += len(part)
+        return passed
 
     def read_into(self, target: memoryview) -> int:
         """Fill `target` and return how many bytes there were.
@@ -73,16 +167,17 @@ class ByteStream:
         """
         surplus = len(self._buffer)
         self._buffer = b""
-        while self._refill(CHUNK):
+        while surplus <= limit and self._refill(CHUNK):
             surplus += len(self._buffer)
             self._buffer = b""
-            if surplus > limit:
-                raise VolumeError(self.path, "trailing-data", "content goes on after the voxels",
-                                  "check where the file comes from")  # fmt: skip
+        if surplus > limit:
+            raise VolumeError(self.path, "trailing-data", "content goes on after the voxels",
+                              "check where the file comes from")  # fmt: skip
         if self._inflater is not None:
             if not self._inflater.eof:
-                raise VolumeError(self.path, "truncated", "the gzip stream has no end", DAMAGED)
-            surplus += len(self._inflater.unused_data) + len(self._file.read(CHUNK))
+                raise VolumeError(self.path, "truncated", "the compressed data have no end",
+                                  DAMAGED)  # fmt: skip
+            surplus += len(self._raw)  # what follows the compressed data
         return surplus
 
     def _refill(self, wanted: int) -> bool:
@@ -90,17 +185,33 @@ class ByteStream:
         if self._inflater is None:
             self._buffer = self._file.read(max(min(wanted, 64 * CHUNK), CHUNK))
             return bool(self._buffer)
-        while not self._buffer and not self._inflater.eof:
-            raw = self._inflater.unconsumed_tail or self._raw + self._file.read(CHUNK)
-            self._raw = b""
-            if not raw:
-                break
+        while not self._buffer and self._more_members():
+            raw = b""
+            if self._inflater.hungry:
+                raw = self._raw or self._file.read(CHUNK)
+                self._raw = b""
+                if not raw:
+                    break
             try:
-                self._buffer = self._inflater.decompress(raw, 4 * CHUNK)
-            except zlib.error as error:
-                cause = f"the gzip stream is broken ({error})"
+                self._buffer = self._inflater.feed(raw)
+            except (zlib.error, OSError) as error:
+                cause = f"the compressed data are broken ({error})"
                 raise VolumeError(self.path, "damaged", cause, DAMAGED) from error
         return bool(self._buffer)
+
+    def _more_members(self) -> bool:
+        """Go on to the next gzip member, as bgzip writes them; return whether there is data."""
+        if self._inflater is None or not self._inflater.eof:
+            return True
+        if self._ended:
+            return False
+        rest = self._inflater.unused_data + self._raw + self._file.read(CHUNK)
+        if self.packing == "zlib" and rest.startswith(GZIP_MAGIC):
+            self._inflater = _Zlib()
+        else:
+            self._ended = True
+        self._raw = rest
+        return not self._ended
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -116,7 +227,6 @@ def open_regular(path: Path) -> BufferedReader:
         if not stat.S_ISREG(kind):
             raise VolumeError(path, "not-a-file", "is a pipe or device", "name a regular file")
         return path.open("rb")
-    except OSError as error:
-        raise VolumeError(
-            path, "unreadable", error.strerror or str(error), "check the path and its permissions"
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        words = getattr(error, "strerror", None) or str(error)
+        raise VolumeError(path, "unreadable", words, "check path and permissions") from error

@@ -28,7 +28,7 @@ def test_good_volumes_are_read_as_nibabel_reads_them(medseg_data):
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("empty.nii.gz", "empty"), ("not-nifti.nii", "not-nifti"), ("dicom_series", "not-a-file")],
+    [("empty.nii.gz", "empty"), ("not-nifti.nii", "not-a-volume"), ("dicom_series", "not-a-file")],
 )
 def test_odd_files_are_refused_in_words(medseg_data, name, code):
     with pytest.raises(VolumeError) as caught:

@@ -84,7 +84,7 @@ def test_a_truncated_file_is_refused(tmp_path, name, share):
     path = saved(tmp_path / name, noise)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    assert code_of(path) in {"truncated", "not-nifti", "damaged"}
+    assert code_of(path) in {"truncated", "not-a-volume", "damaged"}
 
 
 def test_no_flipped_bit_of_a_gzip_changes_voxels_silently(tmp_path):
@@ -122,7 +122,7 @@ def test_junk_after_the_gzip_stream_is_a_warning(tmp_path):
     ("content", "code"),
     [
         (b"", "empty"),
-        (b"a text file, not an image\n" * 40, "not-nifti"),
+        (b"a text file, not an image\n" * 40, "not-a-volume"),
         (b"\x5c\x01\0\0", "truncated"),
     ],
 )
@@ -132,7 +132,7 @@ def test_what_is_no_nifti_is_refused(tmp_path, content, code):
 
 
 def test_folders_absent_files_and_pipes_answer_at_once(tmp_path):
-    assert code_of(tmp_path) == "not-a-file"
+    assert code_of(tmp_path) == "no-dicom"
     assert code_of(tmp_path / "absent.nii") == "unreadable"
     os.mkfifo(tmp_path / "pipe.nii.gz")
     done = []

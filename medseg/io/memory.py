@@ -1,0 +1,90 @@
+"""How much memory a volume may take."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from medseg.core.errors import VolumeError
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def check_size(path: Path, claimed: int, max_bytes: int | None) -> None:
+    """Refuse a volume that claims more memory than it may take.
+
+    Args:
+        path: The file.
+        claimed: Bytes it would take.
+        max_bytes: The limit; half of what is available if None.
+
+    Raises:
+        VolumeError: `too-big`.
+    """
+    limit = available_bytes() // 2 if max_bytes is None else max_bytes
+    if claimed > limit:
+        cause = f"the header claims {_size(claimed)}; the limit is {_size(limit)}"
+        raise VolumeError(path, "too-big", cause, "check the file, or raise max_bytes")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB" if count >= 2**20 else f"{count} bytes"
+
+
+def available_bytes() -> int:
+    """Return the memory this process may still take: of the machine, its cgroups and rlimits."""
+    return max(min(_limits(), default=sys.maxsize), 0)
+
+
+def _limits() -> Iterator[int]:
+    if hasattr(os, "sysconf"):
+        yield os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # What a system does not tell (macOS has no /proc) limits nothing.
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        yield _row("/proc/meminfo", "MemAvailable")
+    yield from _rlimits()
+    for folder in _cgroups():
+        for limit, used in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+                yield int((folder / limit).read_text("ascii")) - int(
+                    (folder / used).read_text("ascii")
+                )
+
+
+def _rlimits() -> Iterator[int]:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return
+    for kind, row in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        soft = resource.getrlimit(kind)[0]
+        if soft != resource.RLIM_INFINITY:
+            used = 0
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                used = _row("/proc/self/status", row)
+            yield soft - used
+
+
+def _cgroups() -> Iterator[Path]:
+    """Yield this process's cgroup folders and all above them; each of them limits it."""
+    yield _CGROUPS
+    yield _CGROUPS / "memory"
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines():
+            _, kinds, place = line.split(":", 2)
+            home = _CGROUPS if not kinds else _CGROUPS / "memory"
+            if not kinds or "memory" in kinds.split(","):
+                inner = Path(place.lstrip("/"))
+                yield from (home / part for part in (inner, *inner.parents))
+
+
+def _row(path: str, name: str) -> int:
+    """Return a number of kilobytes from a table of /proc, in bytes."""
+    rows = dict(line.split(":", 1) for line in Path(path).read_text("utf-8").splitlines())
+    return int(rows[name].split()[0]) * 1024
