@@ -13,7 +13,10 @@ from typing import Any
 
 from medseg.core.errors import ManifestError, problems, suggestion
 
-ENDINGS = (".nii.gz", ".nii", ".hdr", ".img", ".mha", ".mhd", ".nrrd")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".hdr", ".mha", ".mhd", ".nrrd", ".nhdr")
+"""Endings of files that name a volume."""
+
+ENDINGS = (*VOLUME_ENDINGS, ".img")
 """File endings that are not part of a case id."""
 
 IGNORE = "ignore"

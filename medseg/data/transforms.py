@@ -36,6 +36,7 @@ from medseg.core.errors import GeometryError, OptionError, VolumeError
 from medseg.core.geometry import Grid
 from medseg.data.resample import resample
 from medseg.io import read_volume
+from medseg.io.read import Conflicts
 
 IGNORE_INDEX = 255
 """Class index of voxels that take part in neither loss nor metrics."""
@@ -83,6 +84,19 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What the reader is told about image files; see `medseg.io.read_volume`.
+
+    Attributes:
+        on_conflict: What a header that contradicts itself does: a warning, or an error.
+        series_uid: The DICOM series to read where a folder holds several.
+    """
+
+    on_conflict: Conflicts = "warn"
+    series_uid: str | None = None
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A case as the network sees it.
 
@@ -108,6 +122,7 @@ def prepare_case(
     label_values: Sequence[int],
     preprocessing: Preprocessing,
     ignore_value: int | None = None,
+    reading: Reading | None = None,
 ) -> Prepared:
     """Read one case and bring it to the network's orientation, spacing and intensities.
 
@@ -118,12 +133,13 @@ def prepare_case(
         label_values: Value of each class in the label file.
         preprocessing: How.
         ignore_value: Value of voxels to be left out of loss and metrics.
+        reading: What the reader is told about the image files.
 
     Raises:
         VolumeError: If a file is refused, or the label holds an unknown value.
         GeometryError: If label and image lie on different grids.
     """
-    image, original, warnings = read_channels(images, channels)
+    image, original, warnings = read_channels(images, channels, reading or Reading())
     moved = canonical(image, original, preprocessing, "bilinear")
     values = scale_intensity(moved.as_tensor(), preprocessing.intensity)
     grid = Grid(tuple(moved.shape[1:]), moved.affine.numpy())
@@ -135,7 +151,9 @@ def prepare_case(
     return Prepared(values.numpy(), target, grid, original, warnings)
 
 
-def read_channels(paths: Sequence[Path], channels: int) -> tuple[Tensor, Grid, tuple[str, ...]]:
+def read_channels(
+    paths: Sequence[Path], channels: int, reading: Reading
+) -> tuple[Tensor, Grid, tuple[str, ...]]:
     """Read the image of one case; channels on other grids are brought onto the first one's.
 
     Returns:
@@ -144,7 +162,16 @@ def read_channels(paths: Sequence[Path], channels: int) -> tuple[Tensor, Grid, t
     if len(paths) not in (1, channels):
         raise GeometryError(f"{len(paths)} files for {channels} channels: {paths[0]}, …")
     per_file = channels if len(paths) == 1 else 1
-    volumes = [read_volume(path, channels=per_file, non_finite="zero") for path in paths]
+    volumes = [
+        read_volume(
+            path,
+            on_conflict=reading.on_conflict,
+            channels=per_file,
+            non_finite="zero",
+            series_uid=reading.series_uid,
+        )
+        for path in paths
+    ]
     first = volumes[0].grid
     parts = []
     for volume in volumes:

@@ -14,8 +14,8 @@ class EvaluateOptions:
     """Options of `medseg evaluate`.
 
     Attributes:
-        predictions: Folder of label maps (.nii.gz or .nii), subfolders included; a file belongs to
-            the case it is named after.
+        predictions: Folder of label maps (NIfTI, MetaImage or NRRD), subfolders included; a file
+            belongs to the case it is named after.
         output: Folder of scores.csv, cases.csv and summary.json, or the path of the first, ending
             in .csv.
         references: Folder of reference label maps; every value above 0 is a class. Give this or

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.core.errors import OptionError
-from medseg.core.manifest import Case, Manifest, case_id_of, load_manifest
+from medseg.core.manifest import VOLUME_ENDINGS, Case, Manifest, case_id_of, load_manifest
 from medseg.evaluation.journal import UNRECORDED, Record, read_journal
 from medseg.evaluation.options import EvaluateOptions
-
-ENDINGS = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
@@ -154,8 +152,8 @@ def _label_maps(flag: str, folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.name.lower().endswith(ENDINGS) and not hidden:
+        if path.name.lower().endswith(VOLUME_ENDINGS) and not hidden:
             found.setdefault(case_id_of(path.name), []).append(path)
     if not found:
-        raise OptionError(f"{flag} {folder}: holds no label map ({', '.join(ENDINGS)}).")
+        raise OptionError(f"{flag} {folder}: holds no label map ({', '.join(VOLUME_ENDINGS)}).")
     return found

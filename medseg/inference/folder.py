@@ -9,16 +9,21 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medseg.core.errors import MedsegError, OptionError
+import numpy as np
+
+from medseg.core.errors import MedsegError, OptionError, VolumeError
 from medseg.core.runs import JOURNAL_NAME, RunFiles, read_json_lines, strict_json
+from medseg.data.transforms import Reading
 from medseg.engine.progress import track
 from medseg.inference.inputs import Job, list_jobs
 from medseg.inference.options import PredictOptions
-from medseg.inference.predictor import Predictor
-from medseg.io import write_label_map
+from medseg.inference.predictor import Prediction, Predictor
+from medseg.io import volume_files, write_label_map
+from medseg.io.dicom_seg import check_highdicom, write_dicom_seg
 
 SOME_FAILED = 3
 
@@ -41,7 +46,16 @@ def predict(options: PredictOptions) -> int:
         )
     checkpoint = RunFiles(options.run).checkpoint(options.checkpoint)
     predictor = Predictor.from_run(options.run, options.checkpoint, options.overlap, options.device)
-    jobs = list_jobs(options.input, predictor.channels, options.root, options.fold, options.output)
+    jobs = list_jobs(
+        options.input,
+        predictor.channels,
+        options.root,
+        options.fold,
+        options.output,
+        options.format,
+    )
+    writer = _writer(options, predictor)
+    reading = Reading(options.on_conflict, options.series_uid)
     _make_writable(options.output)
     journal = Journal(options.output / JOURNAL_NAME)
     about = {
@@ -49,12 +63,14 @@ def predict(options: PredictOptions) -> int:
         "checkpoint": options.checkpoint,
         "checkpoint_sha256": _sha256(checkpoint),
         "overlap": predictor.window.overlap,
+        "on_conflict": options.on_conflict,
+        "series_uid": options.series_uid,
     }
     failed = []
     for job in track(jobs, "predicting", len(jobs)):
         if not options.overwrite and journal.is_done(job, options.output, about):
             continue
-        record = _label(predictor, job, options.output)
+        record = _label(predictor, job, reading, writer, options.output / job.output)
         journal.add({**_description(job, predictor), **about, **record})
         if record["status"] == "failed":
             failed.append(job)
@@ -63,13 +79,35 @@ def predict(options: PredictOptions) -> int:
     return SOME_FAILED if failed else 0
 
 
-def _label(predictor: Predictor, job: Job, output: Path) -> dict[str, Any]:
+Writer = Callable[[Path, Prediction, Job], None]
+
+
+def _writer(options: PredictOptions, predictor: Predictor) -> Writer:
+    """Return what writes the label map of a case.
+
+    Raises:
+        OptionError: If DICOM-SEG is wanted and highdicom is not installed.
+    """
+    if options.format != "dicom_seg":
+        return lambda path, result, job: write_label_map(
+            path, result.label, result.grid, result.label.dtype, like=job.images[0]
+        )
+    check_highdicom()
+    log.warning("DICOM-SEG copies the name and the study of each patient into the label maps")
+    names, values = list(predictor.description.task["labels"]), predictor.label_values
+    return lambda path, result, job: write_dicom_seg(
+        path, np.searchsorted(values, result.label), job.images[0], names, options.series_uid
+    )
+
+
+def _label(
+    predictor: Predictor, job: Job, reading: Reading, writer: Writer, target: Path
+) -> dict[str, Any]:
     """Label and write one case; return the outcome."""
     started = time.monotonic()
     try:
-        result = predictor.predict(job.images)
-        target = output / job.output
-        write_label_map(target, result.label, result.grid, result.label.dtype)
+        result = predictor.predict(job.images, reading)
+        writer(target, result, job)
     except MedsegError as error:
         outcome: dict[str, Any] = {"status": "failed", "message": str(error)}
     except Exception as error:  # noqa: BLE001 - one case must not stop the others
@@ -129,7 +167,8 @@ class Journal:
         last = self._last.get(job.output)
         if last is None or last["status"] != "ok":
             return False
-        same = all(last.get(key) == about[key] for key in ("checkpoint_sha256", "overlap"))
+        decisive = ("checkpoint_sha256", "overlap", "on_conflict", "series_uid")
+        same = all(last.get(key) == about[key] for key in decisive)
         target = output / job.output
         if not same or last.get("image_state") != _state(job) or not target.is_file():
             return False
@@ -138,8 +177,15 @@ class Journal:
 
 def _state(job: Job) -> list[list[int]]:
     """Return size and time of each input file; what a changed input changes."""
-    there = [path for path in job.images if path.exists()]
+    there = [part for path in job.images for part in _parts(path) if part.exists()]
     return [[path.stat().st_size, path.stat().st_mtime_ns] for path in there]
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    try:
+        return volume_files(path)
+    except VolumeError:
+        return (path,)  # what is wrong with it is said when it is read
 
 
 def _sha256(path: Path) -> str:

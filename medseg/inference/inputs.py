@@ -6,12 +6,23 @@ import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from medseg.core.errors import OptionError, problems
-from medseg.core.manifest import Case, Manifest, case_id_of, case_id_problem, load_manifest
+from medseg.core.manifest import (
+    VOLUME_ENDINGS,
+    Case,
+    Manifest,
+    case_id_of,
+    case_id_problem,
+    load_manifest,
+)
+from medseg.inference.options import Format
+from medseg.io.dicom import is_dicom
 
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".hdr")
+_TRIED_FILES = 10
+"""Files of a folder that are opened to find out whether it holds a DICOM series."""
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's suffix of the files of a multi-channel case
 
@@ -34,7 +45,12 @@ class Job:
 
 
 def list_jobs(
-    source: Path, channels: int, root: Path | None, fold: int | None, output: Path
+    source: Path,
+    channels: int,
+    root: Path | None,
+    fold: int | None,
+    output: Path,
+    written: Format = "source",
 ) -> list[Job]:
     """Return the cases of a file, folder or manifest.
 
@@ -44,6 +60,7 @@ def list_jobs(
         root: Folder a manifest's paths are relative to.
         fold: Only this fold of a manifest.
         output: Folder of the label maps; where it lies within the source it is no input.
+        written: Format of the label maps.
 
     Raises:
         OptionError: If there is none, two would be written to one file, or one would replace an
@@ -51,22 +68,24 @@ def list_jobs(
         ManifestError: If a manifest is wrong or files it needs are absent.
     """
     if source.suffix == ".json":
-        jobs = _of_manifest(load_manifest(source, root), fold)
+        jobs = _of_manifest(load_manifest(source, root), fold, written)
     elif root is not None or fold is not None:
         raise OptionError("--root and --fold go with a manifest as --input.")
     elif source.is_dir():
-        jobs = _of_files(source, _volumes_below(source, output), channels)
+        jobs = _of_files(source, _volumes_below(source, output), channels, written)
     elif source.exists():
-        jobs = _of_files(source.parent, [source], channels)
+        jobs = _of_files(source.parent, [source], channels, written)
     else:
         raise OptionError(f"--input {source}: no such file or folder.")
     if not jobs:
-        raise OptionError(f"--input {source}: no volume ({', '.join(VOLUME_ENDINGS)}) found.")
+        raise OptionError(
+            f"--input {source}: no volume ({', '.join(VOLUME_ENDINGS)}, or a DICOM series) found."
+        )
     _refuse_collisions(jobs, output)
     return jobs
 
 
-def _of_manifest(manifest: Manifest, fold: int | None) -> list[Job]:
+def _of_manifest(manifest: Manifest, fold: int | None, written: Format) -> list[Job]:
     cases: tuple[Case, ...] = (*manifest.training, *manifest.test)
     if fold is not None:
         cases = manifest.in_folds([fold])
@@ -75,7 +94,7 @@ def _of_manifest(manifest: Manifest, fold: int | None) -> list[Job]:
         Job(
             case.case_id,
             tuple(manifest.file(name) for name in case.images),
-            f"{case.case_id}.nii.gz",
+            case.case_id + _ending(case.images[0], written),
             manifest.file(case.label) if case.label else None,
         )
         for case in cases
@@ -90,6 +109,8 @@ def _volumes_below(folder: Path, output: Path) -> list[Path]:
             for name in folders
             if not name.startswith(".") and (Path(place) / name).resolve() != output.resolve()
         )
+        if _holds_dicom(Path(place), names):
+            found.append(Path(place))
         found += [
             Path(place) / name
             for name in sorted(names)
@@ -98,9 +119,25 @@ def _volumes_below(folder: Path, output: Path) -> list[Path]:
     return found
 
 
-def _of_files(folder: Path, files: list[Path], channels: int) -> list[Job]:
+def _holds_dicom(folder: Path, names: list[str]) -> bool:
+    """Return whether a folder holds a DICOM series, from a few of its files."""
+    others = (name for name in sorted(names) if not name.lower().endswith(VOLUME_ENDINGS))
+    return any(is_dicom(folder / name) for name in islice(others, _TRIED_FILES))
+
+
+def _ending(image: Path | str, written: Format) -> str:
+    """Return the ending of a label map."""
+    if written == "dicom_seg":
+        return ".dcm"
+    ending = Path(image).suffix.lower() if written == "source" else ""
+    return {".mha": ".mha", ".mhd": ".mha", ".nrrd": ".nrrd", ".nhdr": ".nrrd"}.get(
+        ending, ".nii.gz"
+    )
+
+
+def _of_files(folder: Path, files: list[Path], channels: int, written: Format) -> list[Job]:
     """Make each file a case; for several channels, group the files of nnU-Net's naming."""
-    places = [file.parent.relative_to(folder) / case_id_of(file.name) for file in files]
+    places = [_place(folder, file) for file in files]
     if channels == 1:
         pairs = [
             (_without_channel(place), [file]) for place, file in zip(places, files, strict=True)
@@ -111,7 +148,17 @@ def _of_files(folder: Path, files: list[Path], channels: int) -> list[Job]:
             groups[_without_channel(place)].append(file)
         pairs = list(groups.items())
         _check_channels(pairs, channels)
-    return [Job(place.name, tuple(group), f"{place.as_posix()}.nii.gz") for place, group in pairs]
+    return [
+        Job(place.name, tuple(group), place.as_posix() + _ending(group[0], written))
+        for place, group in pairs
+    ]
+
+
+def _place(folder: Path, volume: Path) -> Path:
+    """Return where a case lies below the input folder, by its name."""
+    if volume.is_dir():  # a DICOM series; the input folder itself may be one
+        return Path(folder.resolve().name) if volume == folder else volume.relative_to(folder)
+    return volume.parent.relative_to(folder) / case_id_of(volume.name)
 
 
 def _without_channel(place: Path) -> Path:

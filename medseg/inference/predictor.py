@@ -15,7 +15,7 @@ from medseg.core.errors import OptionError
 from medseg.core.geometry import Grid
 from medseg.core.runs import RunFiles
 from medseg.data.resample import resample
-from medseg.data.transforms import Preprocessing, prepare_case
+from medseg.data.transforms import Preprocessing, Reading, prepare_case
 from medseg.io.write import label_dtype
 from medseg.networks.checkpoint import Description, load_trained
 from medseg.networks.unet import UNet
@@ -98,16 +98,17 @@ class Predictor:
             return "training"
         return "validation" if case_id in self.description.task["val_cases"] else "unseen"
 
-    def predict(self, images: Sequence[Path]) -> Prediction:
+    def predict(self, images: Sequence[Path], reading: Reading | None = None) -> Prediction:
         """Label one case on the grid of its (first) image.
 
         Args:
-            images: One file per channel, or one file that holds all.
+            images: One file per channel, or one file that holds all; a folder for a DICOM series.
+            reading: What the reader is told about them.
 
         Raises:
             VolumeError: If a file is refused.
         """
-        case = prepare_case(images, None, self.channels, (), self.preprocessing)
+        case = prepare_case(images, None, self.channels, (), self.preprocessing, reading=reading)
         with torch.inference_mode():
             image = torch.from_numpy(case.image)[None].to(self.device)
             logits = self.window(image, self.network)[0].cpu()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
-from medseg.core.runs import usual_mode
+from medseg.io.atomic import whole_file
 from medseg.io.nifti import is_nifti, parse_nifti, raw_header
 from medseg.io.read import HEAD_BYTES, read_volume
 from medseg.io.stream import ByteStream
@@ -81,29 +79,9 @@ def write_volume(path: Path, array: NDArray[Any], grid: Grid, like: Path | None 
     if array.shape[:3] != grid.shape:
         raise VolumeError(path, "write-failed", f"array {array.shape}, grid {grid.shape}", "a bug")
     writer = _writer(path)
-    # The name ends as the target's does, since that is how SimpleITK knows the format.
-    ending = "".join(Path(path.name[-8:]).suffixes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.name[:100]}.", suffix=f".tmp{ending}", dir=path.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with whole_file(path, (OSError, RuntimeError)) as temporary:  # RuntimeError is SimpleITK's
         writer(temporary, array, grid, like)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
         _read_back(temporary, array, grid)
-        temporary.chmod(usual_mode())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # SimpleITK's errors are RuntimeErrors
-        temporary.unlink(missing_ok=True)
-        words = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
-        raise VolumeError(path, "write-failed", words,
-                          "free space, or choose another --output") from error  # fmt: skip
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _writer(path: Path) -> Callable[[Path, NDArray[Any], Grid, Path | None], None]:

@@ -1,0 +1,59 @@
+"""A file that appears whole under its name, or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medseg.core.errors import VolumeError
+from medseg.core.runs import usual_mode
+
+
+@contextmanager
+def whole_file(
+    path: Path, failures: tuple[type[Exception], ...] = (OSError,), cure: str = ""
+) -> Iterator[Path]:
+    """Give a temporary name in the folder of `path`, to be written, checked and then renamed.
+
+    What lies at `path` is replaced; a link there is replaced and not followed.
+
+    Args:
+        path: The final name.
+        failures: Errors of the writer that mean that it did not succeed.
+        cure: What to do besides freeing space.
+
+    Raises:
+        VolumeError: `write-failed`, in place of any of `failures`; nothing is left behind then.
+    """
+    # The temporary name ends as the final one, since that is how some writers know the format.
+    ending = "".join(Path(path.name[-8:]).suffixes)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name[:100]}.", suffix=f".tmp{ending}", dir=path.parent
+        )
+    except OSError as error:
+        raise _failed(path, error, cure) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(usual_mode())
+        os.replace(temporary, path)
+    except failures as error:
+        raise _failed(path, error, cure) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _failed(path: Path, error: Exception, cure: str) -> VolumeError:
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    cause = lines[-1] if lines else type(error).__name__
+    return VolumeError(
+        path, "write-failed", cause, cure or "free space, or choose another --output"
+    )
