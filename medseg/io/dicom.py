@@ -7,11 +7,12 @@ slices silently.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,12 @@ _MAGIC = b"DICM"  # after a preamble of 128 bytes
 _ENDINGS = (".dcm", ".ima", ".dicom")  # of files that may lack the preamble
 _NOTES = ("dicomdir", "thumbs.db")  # files that belong to a folder, not to a series
 _META_BYTES = 1024  # the file's class stands near its beginning
+_PIXEL_DATA: dict[Literal["little", "big"], bytes] = {
+    "little": b"\xe0\x7f\x10\x00",
+    "big": b"\x7f\xe0\x00\x10",
+}
+_UNDEFINED = 0xFFFFFFFF  # the length of compressed pixel data
+_DEFLATED = b"1.2.840.10008.1.2.1.99"  # a transfer syntax that hides the tags
 _WITHOUT_PIXELS = tuple(
     f"1.2.840.10008.{kind}".encode()
     for kind in (
@@ -58,7 +65,9 @@ _TAGS = {
     "rows": "0028|0010",
     "columns": "0028|0011",
     "frames": "0028|0008",
-    "samples": "0028|0002",
+    "bits": "0028|0100",
+    "slope": "0028|1053",
+    "intercept": "0028|1052",
     "thickness": "0018|0050",
     "photometric": "0028|0004",
     "description": "0008|103e",
@@ -80,7 +89,6 @@ class Slice:
         spacing: Distance of neighbouring pixels along a row and along a column, mm.
         size: Pixels along a row and along a column.
         thickness: Slice thickness, mm, or None.
-        inverted: Whether large values are dark.
     """
 
     path: Path
@@ -90,7 +98,6 @@ class Slice:
     spacing: tuple[float, float]
     size: tuple[int, int]
     thickness: float | None
-    inverted: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +156,6 @@ def open_series(folder: Path, series_uid: str | None = None) -> Series:
     if others:
         names = ", ".join(path.name for path in others[:3])
         warnings.append(f"other-files: {len(others)} files are no DICOM images: {names}")
-    if any(one.inverted for one in slices):
-        warnings.append("inverted: MONOCHROME1, large values are dark; they stay as they are")
     affine = np.eye(4)
     affine[:3, 0] = first.row * first.spacing[0]
     affine[:3, 1] = first.column * first.spacing[1]
@@ -239,8 +244,10 @@ def _slice(path: Path, tags: Tags) -> Slice:
     if tags["frames"] not in ("", "1"):
         raise VolumeError(path, "multi-frame", f"{tags['frames']} frames in one file",
                           "convert it to NIfTI, for instance with dcm2niix")  # fmt: skip
-    if tags["samples"] not in ("", "1"):
-        raise VolumeError(path, "unsupported-type", "a colour image", "leave it out of the folder")
+    if tags["photometric"] != "MONOCHROME2":  # GDCM would turn MONOCHROME1 round
+        raise VolumeError(path, "unsupported-type", f"a {tags['photometric']} image",
+                          "leave it out, or convert it to MONOCHROME2")  # fmt: skip
+    _check_pixels(path, tags)
     directions = _numbers(path, tags, "orientation", 6)
     down, along = _numbers(path, tags, "spacing", 2)
     columns, rows, *_ = (*_numbers(path, tags, "columns", 1), *_numbers(path, tags, "rows", 1))
@@ -256,7 +263,6 @@ def _slice(path: Path, tags: Tags) -> Slice:
         spacing=(float(along), float(down)),
         size=(int(columns), int(rows)),
         thickness=float(_numbers(path, tags, "thickness", 1)[0]) if thickness else None,
-        inverted=tags["photometric"] == "MONOCHROME1",
     )
 
 
@@ -268,6 +274,32 @@ def _numbers(path: Path, tags: Tags, name: str, count: int) -> NDArray[np.float6
     if len(values) != count or not np.isfinite(values).all():
         raise _without(path, tags, name)
     return values
+
+
+def _check_pixels(path: Path, tags: Tags) -> None:
+    """Refuse a slice whose pixel data are not as long as its tags say: GDCM fills them up.
+
+    Compressed data have no such length; a broken one cannot be decoded.
+    """
+    for name in ("slope", "intercept"):
+        if tags[name]:
+            _numbers(path, tags, name, 1)
+    (rows,), (columns,), (bits,) = (_numbers(path, tags, n, 1) for n in ("rows", "columns", "bits"))
+    expected = int(rows * columns * bits) // 8
+    content = path.read_bytes()
+    places = [(found.end(), order) for order, tag in _PIXEL_DATA.items()
+              for found in re.finditer(re.escape(tag), content)]  # fmt: skip
+    if _DEFLATED in content[:_META_BYTES] or not places:
+        return
+    for place, order in places:
+        start = place + (8 if content[place : place + 2] in (b"OW", b"OB") else 4)
+        length = int.from_bytes(content[start - 4 : start], order)
+        if length == _UNDEFINED:
+            return
+        if length in (expected, expected + 1) and start + length <= len(content):
+            return
+    cause = f"the pixel data are not the {expected} bytes of {columns:g} x {rows:g} pixels"
+    raise VolumeError(path, "truncated", cause, DAMAGED)
 
 
 def _without(path: Path, tags: Tags, name: str) -> VolumeError:

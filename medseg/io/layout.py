@@ -125,8 +125,12 @@ class Layout:
         out = np.empty(buffer.shape, dtype=self._scaled_type)
         for start in range(0, len(buffer), _SLAB):
             piece = slice(start, start + _SLAB)
-            # In double precision first: a large intercept would eat the digits of a small slope.
-            out[piece] = buffer[piece].astype(np.float64) * self.slope + self.intercept
+            with np.errstate(over="ignore"):  # found below
+                # In double precision first: a large intercept eats the digits of a small slope.
+                out[piece] = buffer[piece].astype(np.float64) * self.slope + self.intercept
+            if np.isfinite(buffer[piece]).sum() > np.isfinite(out[piece]).sum():
+                cause = f"values leave {out.dtype.name} when scaled by {self.slope:g}"
+                raise VolumeError(self.path, "bad-scaling", cause, WRITE_AGAIN)
         return out
 
 

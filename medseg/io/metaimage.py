@@ -29,7 +29,7 @@ _UNITS_TO_MM = {"um": 0.001, "mm": 1.0, "cm": 10.0}
 
 def is_metaimage(head: bytes) -> bool:
     """Return whether a file begins as a MetaImage header does."""
-    return bool(_FIRST_LINE.match(head)) and b"NDims" in head and b"ElementDataFile" in head
+    return bool(_FIRST_LINE.match(head)) and b"NDims" in head
 
 
 def parse_metaimage(path: Path, head: bytes) -> Layout:

@@ -136,10 +136,11 @@ def _affine(
     qform = _qform(raw, spacing) if int(raw["qform_code"]) > 0 else None
     affine = sform if sform is not None else qform
     if affine is None:
-        affine = np.diag([*np.where(spacing > 0, spacing, 1.0), 1.0])
+        affine = np.diag([*spacing, 1.0])
         warnings.append("no-orientation: neither sform nor qform is set; axes are taken as RAS")
     elif sform is not None:
-        warnings += _conflicts(grid_of(path, shape, sform), qform, np.where(flat, np.nan, spacing))
+        used = grid_of(path, shape, sform)
+        warnings += _conflicts(used, qform, np.where(flat, used.spacing, spacing))
     return np.asarray(np.diag([units, units, units, 1.0]) @ affine, dtype=np.float64)
 
 
@@ -173,12 +174,11 @@ def _conflicts(
     Args:
         used: The grid by the sform.
         qform: The affine by the qform, if coded.
-        spacing: pixdim, NaN for axes that are not there.
+        spacing: pixdim.
     """
     stated = np.asarray(used.spacing)
     # float32 header fields agree to about 1e-6; a hundredth of a voxel over the volume matters.
-    agrees = np.abs(stated - spacing) * used.shape <= SAME_GRID * stated
-    if not np.all(agrees | np.isnan(spacing)):
+    if not np.all(np.abs(stated - spacing) * used.shape <= SAME_GRID * stated):
         yield (
             f"spacing-conflict: pixdim {rounded(spacing)} mm, sform {rounded(stated)} mm; "
             "the sform is used"

@@ -50,6 +50,7 @@ _SHORT_SPACES = {
     "RAS": "right-anterior-superior",
     "LAS": "left-anterior-superior",
 }
+_OTHER_SPACES = ("", "scanner-xyz", "3d-right-handed", "3d-left-handed")  # no anatomical axes
 _UNITS_TO_MM = {"mm": 1.0, "um": 0.001, "µm": 0.001, "cm": 10.0, "m": 1000.0}
 
 
@@ -78,6 +79,9 @@ def parse_nrrd(path: Path, head: bytes) -> Layout:
     vectors = _vectors(path, fields, rank)
     axes = _axes(fields, rank, vectors)
     spatial = [axis for axis in axes if vectors is None or vectors[axis] is not None][:3]
+    if len(spatial) < min(rank, 3):
+        cause = f"{len(spatial)} of {rank} axes lie in space"
+        raise VolumeError(path, "bad-geometry", cause, "convert it to NIfTI, or leave it out")
     affine = _affine(path, fields, spatial, vectors, warnings)
     return Layout(
         path,
@@ -180,7 +184,7 @@ def _affine(
         origin = _vector(path, "space origin", fields["spaceorigin"])
         affine[:3, 3] = [*origin, 0.0, 0.0][:3]
     affine[:3] *= _unit(path, fields, warnings)
-    return np.asarray(_to_ras(fields, warnings) @ affine, dtype=np.float64)
+    return np.asarray(_to_ras(path, fields, warnings) @ affine, dtype=np.float64)
 
 
 def _in_space(path: Path, vector: list[float]) -> list[float]:
@@ -208,11 +212,13 @@ def _unit(path: Path, fields: Mapping[str, str], warnings: list[str]) -> float:
     return factor
 
 
-def _to_ras(fields: Mapping[str, str], warnings: list[str]) -> NDArray[np.float64]:
+def _to_ras(path: Path, fields: Mapping[str, str], warnings: list[str]) -> NDArray[np.float64]:
     space = fields.get("space", "")
     words = _SHORT_SPACES.get(space.upper(), space.lower()).split("-")
     if len(words) == 3 and all(word in _SIGNS for word in words):
         return np.diag([*(_SIGNS[word] for word in words), 1.0])
+    if space.lower() not in _OTHER_SPACES:
+        raise VolumeError(path, "bad-geometry", f"an unknown space {space!r}", WRITE_AGAIN)
     if "spacedirections" in fields:
         told = f"space {space!r} names no anatomical axes" if space else "no space is named"
         warnings.append(f"no-orientation: {told}; axes are taken as LPS")
