@@ -63,7 +63,7 @@ VERBS = {
         "medseg.report.options:ReportOptions",
     ),
     "benchmark": Verb(
-        "measure the step time of each norm, and what Lightning adds to a bare loop",
+        "measure the step time of each norm, or what strict reading costs, on this machine",
         "medseg.study.benchmark:benchmark",
         "medseg.study.options:BenchmarkOptions",
     ),

@@ -14,8 +14,10 @@ from typing import Literal, Protocol, Self
 
 from medseg.core.errors import VolumeError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 17  # small enough that what is inflated stays in the processor's cache
 GZIP_MAGIC = b"\x1f\x8b"
+
+_NOTHING = memoryview(b"")
 
 DAMAGED = "fetch or export the file again"
 
@@ -41,7 +43,7 @@ class _Zlib:
         self._inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
 
     def feed(self, data: bytes) -> bytes:
-        return self._inflater.decompress(self._inflater.unconsumed_tail + data, 4 * CHUNK)
+        return self._inflater.decompress(self._inflater.unconsumed_tail + data, CHUNK)
 
     @property
     def hungry(self) -> bool:
@@ -63,7 +65,7 @@ class _Bzip2:
         self._inflater = bz2.BZ2Decompressor()
 
     def feed(self, data: bytes) -> bytes:
-        return self._inflater.decompress(data, 4 * CHUNK)
+        return self._inflater.decompress(data, CHUNK)
 
     @property
     def hungry(self) -> bool:
@@ -102,11 +104,11 @@ class ByteStream:
         if packing == "auto":
             packing = "zlib" if self._raw == GZIP_MAGIC else "raw"
         self.packing = packing
-        self._buffer = b""
+        self._buffer = _NOTHING  # a view, so that taking from it copies nothing
         self._ended = False
         self._inflater: _Inflater | None = None
         if packing == "raw":
-            self._buffer = self._raw
+            self._buffer = memoryview(self._raw)
         else:
             self._inflater = _INFLATERS[packing]()
 
@@ -166,10 +168,10 @@ class ByteStream:
             VolumeError: `damaged`, `truncated`, or `trailing-data` beyond the limit.
         """
         surplus = len(self._buffer)
-        self._buffer = b""
+        self._buffer = _NOTHING
         while surplus <= limit and self._refill(CHUNK):
             surplus += len(self._buffer)
-            self._buffer = b""
+            self._buffer = _NOTHING
         if surplus > limit:
             raise VolumeError(self.path, "trailing-data", "content goes on after the voxels",
                               "check where the file comes from")  # fmt: skip
@@ -183,7 +185,7 @@ class ByteStream:
     def _refill(self, wanted: int) -> bool:
         """Put at least one more byte into the buffer; return whether there was one."""
         if self._inflater is None:
-            self._buffer = self._file.read(max(min(wanted, 64 * CHUNK), CHUNK))
+            self._buffer = memoryview(self._file.read(max(min(wanted, 64 * CHUNK), CHUNK)))
             return bool(self._buffer)
         while not self._buffer and self._more_members():
             raw = b""
@@ -193,7 +195,7 @@ class ByteStream:
                 if not raw:
                     break
             try:
-                self._buffer = self._inflater.feed(raw)
+                self._buffer = memoryview(self._inflater.feed(raw))
             except (zlib.error, OSError) as error:
                 cause = f"the compressed data are broken ({error})"
                 raise VolumeError(self.path, "damaged", cause, DAMAGED) from error

@@ -22,6 +22,7 @@ from medseg.core.runs import write_json
 from medseg.networks.norms import NORMS
 from medseg.networks.unet import Architecture, UNet
 from medseg.study.options import BenchmarkOptions
+from medseg.study.reading import benchmark_reading
 from medseg.training.loss import supervised_loss
 from medseg.training.module import Optimization, SegmentationModule
 
@@ -56,7 +57,7 @@ class Timing:
 
 
 def benchmark(options: BenchmarkOptions) -> int:
-    """Time each norm and log a table.
+    """Time each norm, or the reader, and log a table.
 
     Raises:
         OptionError: If a norm is unknown, or a number is not possible.
@@ -65,6 +66,9 @@ def benchmark(options: BenchmarkOptions) -> int:
         raise OptionError(f"--norms must be among {', '.join(NORMS)}; got {', '.join(unknown)}.")
     if len(options.patch_size) != 3 or options.steps < 1:
         raise OptionError("--patch_size takes three lengths and --steps at least 1.")
+    if options.what == "reading":
+        benchmark_reading(options.steps)
+        return 0
     timings = [time_norm(norm, options) for norm in options.norms]
     device = "cuda" if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
     log.info("%s; patch %s, batch %d, channels %s; median of %d steps", device, options.patch_size,

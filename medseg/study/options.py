@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class BenchmarkOptions:
         batch_size: Patches in a step.
         steps: Steps that are timed, after as many that are not (at most 10).
         output: Also write the table here, as JSON.
+        what: steps times training steps of each norm; reading times the strict reader against
+            nibabel, in `steps` readings.
     """
 
     norms: tuple[str, ...] = ("none", "batch", "instance", "group", "layer")
@@ -42,3 +45,4 @@ class BenchmarkOptions:
     batch_size: int = 2
     steps: int = 20
     output: Path | None = None
+    what: Literal["steps", "reading"] = "steps"

@@ -25,3 +25,11 @@ def test_wrong_requests_are_refused():
         benchmark(BenchmarkOptions(("grup",)))
     with pytest.raises(OptionError, match="patch_size"):
         benchmark(BenchmarkOptions(patch_size=(8, 8)))
+
+
+def test_reading_is_timed_against_nibabel(caplog):
+    with caplog.at_level("INFO", logger="medseg"):
+        assert benchmark(BenchmarkOptions(what="reading", steps=1)) == 0
+    words = caplog.messages[-1].split()
+    assert words[:2] == ["read_volume", "takes"]
+    assert 0.1 < float(words[2]) < 10

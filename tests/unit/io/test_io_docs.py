@@ -1,0 +1,26 @@
+"""The page that lists the reader's codes lists all of them, and no others."""
+
+import re
+from pathlib import Path
+
+import medseg.io
+
+SOURCE = "\n".join(path.read_text() for path in Path(medseg.io.__file__).parent.glob("*.py"))
+
+
+def documented(page, heading):
+    part = page.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([a-z-]+)` \|", part, flags=re.MULTILINE))
+
+
+def test_every_refusal_is_documented(repository):
+    raised = set(re.findall(r'VolumeError\(\s*[^,()]+(?:\([^()]*\))?,\s*"([a-z-]+)"', SOURCE))
+    assert len(raised) > 30
+    assert documented((repository / "docs/volumes.md").read_text(), "Refusals") == raised
+
+
+def test_every_warning_is_documented(repository):
+    told = set(re.findall(r'f?"([a-z]+(?:-[a-z]+)*): ', SOURCE)) & {
+        *re.findall(r'"([a-z-]+): ', SOURCE)
+    }
+    assert documented((repository / "docs/volumes.md").read_text(), "Warnings") == told - {"key"}
