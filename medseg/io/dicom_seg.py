@@ -58,7 +58,7 @@ def write_dicom_seg(
     failures = (OSError, ValueError, AttributeError, KeyError, TypeError)
     with whole_file(path, failures, "free space, or use --format nifti") as temporary:
         _segmentation(paths, frames, class_names).save_as(temporary)
-        _read_back(temporary, frames)
+        _read_back(temporary, paths, frames)
 
 
 def _segmentation(paths: Sequence[Path], frames: NDArray[Any], class_names: Sequence[str]) -> Any:
@@ -101,9 +101,16 @@ def _description(number: int, name: str) -> Any:
     )
 
 
-def _read_back(path: Path, frames: NDArray[Any]) -> None:
+def _read_back(path: Path, paths: Sequence[Path], frames: NDArray[Any]) -> None:
+    """Compare what lies there, slice by slice as its references say, with what was meant."""
+    import highdicom
     import pydicom
 
-    pixels = pydicom.dcmread(path).pixel_array
-    if not np.array_equal(pixels.reshape(frames.shape), frames):
+    headers = (pydicom.dcmread(source, specific_tags=["SOPInstanceUID"]) for source in paths)
+    written = highdicom.seg.segread(path).get_pixels_by_source_instance(
+        [header.SOPInstanceUID for header in headers],
+        combine_segments=True,
+        ignore_spatial_locations=True,
+    )
+    if not np.array_equal(written, frames):
         raise OSError("the file read back differs")

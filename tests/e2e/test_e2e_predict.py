@@ -1,12 +1,17 @@
 """Folder inference through the command line."""
 
+import gzip
 import json
 import os
 import shutil
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from medseg.cli import main
 from medseg.core.manifest import load_manifest
@@ -113,6 +118,119 @@ def test_single_slices_and_large_volumes_are_labelled(tiny_run, images, tmp_path
     assert predict(tiny_run, tmp_path / "in", tmp_path / "out") == 0
     assert read_volume(tmp_path / "out" / "flat.nii.gz").array.shape == flat.shape
     assert read_volume(tmp_path / "out" / "tall.nii.gz").array.shape == tall.shape
+
+
+@pytest.fixture(scope="module")
+def series(images, tmp_path_factory):
+    """Return a folder with one phantom as a DICOM series; the patient's name is a canary."""
+    volume = read_volume(next(images.glob("*.nii.gz")))
+    folder = tmp_path_factory.mktemp("dicom") / "series"
+    folder.mkdir()
+    file = Dataset()
+    file.file_meta = FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = MRImageStorage
+    file.PatientName, file.PatientID, file.PatientBirthDate, file.PatientSex = (
+        "PHI^CANARY",
+        "PHI-7",
+        "",
+        "",
+    )
+    file.StudyInstanceUID, file.SeriesInstanceUID, file.FrameOfReferenceUID = (
+        generate_uid() for _ in range(3)
+    )
+    file.StudyID, file.StudyDate, file.StudyTime, file.AccessionNumber = "", "20200101", "", ""
+    file.ReferringPhysicianName, file.Manufacturer, file.Modality, file.SeriesNumber = (
+        "",
+        "",
+        "MR",
+        1,
+    )
+    file.ImageOrientationPatient, file.PixelSpacing, file.SliceThickness = (
+        [1, 0, 0, 0, 1, 0],
+        [1.5, 1.2],
+        2.0,
+    )
+    file.Columns, file.Rows, slices = volume.array.shape
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 16, 15, 0
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    for k in range(slices):
+        file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = generate_uid()
+        file.InstanceNumber, file.ImagePositionPatient = k + 1, [5, 7, 2.0 * k]
+        file.PixelData = volume.array[..., k].T.astype("<u2").tobytes()
+        file.save_as(folder / f"{k:03d}.dcm", enforce_file_format=True)
+    return folder
+
+
+def test_a_dicom_series_is_labelled_and_nothing_of_the_patient_travels(tiny_run, series, tmp_path):
+    assert predict(tiny_run, series, tmp_path) == 0
+    source, label = read_volume(series), read_volume(tmp_path / "series.nii.gz")
+    assert label.grid.is_same(source.grid)
+    assert label.array.shape == source.array.shape
+    for path in tmp_path.rglob("*"):
+        assert b"PHI" not in (
+            gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        )
+
+
+def test_dicom_seg_has_a_frame_for_every_slice_and_says_what_it_copies(
+    tiny_run, series, phantoms, tmp_path, capsys
+):
+    assert predict(tiny_run, series, tmp_path / "nifti") == 0
+    assert predict(tiny_run, series, tmp_path / "seg", "--format", "dicom_seg") == 0
+    assert "copies the name and the study of each patient" in capsys.readouterr().err
+    written = highdicom.seg.segread(tmp_path / "seg" / "series.dcm")
+    names = list(load_manifest(phantoms).labels)
+    assert [
+        written.get_segment_description(n).SegmentLabel for n in written.segment_numbers
+    ] == names[1:]
+    assert str(written.PatientName) == "PHI^CANARY"
+    label = read_volume(tmp_path / "nifti" / "series.nii.gz").array
+    values = np.array(list(load_manifest(phantoms).labels.values()))
+    volume = written.get_volume(combine_segments=True).to_patient_orientation("HPL")
+    assert volume.spatial_shape == label.T.shape
+    np.testing.assert_array_equal(values[volume.array], label.T)
+
+
+def test_dicom_seg_of_other_inputs_is_refused_case_by_case(tiny_run, images, tmp_path, capsys):
+    source = next(images.glob("*.nii.gz"))
+    assert predict(tiny_run, source, tmp_path, "--format", "dicom_seg") == 3
+    assert "not-a-series" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ending", "written"), [(".mha", ".mha"), (".mhd", ".mha"), (".nrrd", ".nrrd")]
+)
+def test_metaimage_and_nrrd_go_out_where_they_came_in(tiny_run, images, tmp_path, ending, written):
+    nifti = next(images.glob("*.nii.gz"))
+    image = SimpleITK.ReadImage(str(nifti))
+    (tmp_path / "in").mkdir()
+    SimpleITK.WriteImage(image, str(tmp_path / "in" / f"x{ending}"))
+    assert predict(tiny_run, tmp_path / "in", tmp_path / "out") == 0
+    assert predict(tiny_run, nifti, tmp_path / "nifti") == 0
+    source, result = tmp_path / "in" / f"x{ending}", tmp_path / "out" / f"x{written}"
+    affines = [read_volume(path).grid.affine for path in (source, result)]
+    np.testing.assert_array_equal(*affines)
+    label = SimpleITK.ReadImage(str(result))
+    np.testing.assert_allclose(label.GetDirection(), image.GetDirection())
+    same = (
+        read_volume(tmp_path / "nifti" / nifti.name).array == SimpleITK.GetArrayFromImage(label).T
+    )
+    assert same.mean() > 0.9999
+
+
+def test_a_contradicting_header_fails_where_that_is_asked_for(tiny_run, images, tmp_path, capsys):
+    image = nib.load(next(images.glob("*.nii.gz")))
+    moved = image.affine.copy()
+    moved[0, 3] += 50
+    image.set_qform(moved, code=1)
+    image.set_sform(image.affine, code=1)
+    (tmp_path / "in").mkdir()
+    nib.save(image, tmp_path / "in" / "x.nii.gz")
+    assert predict(tiny_run, tmp_path / "in", tmp_path / "out", "--on_conflict", "error") == 3
+    assert "x.nii.gz: conflict: form-conflict" in capsys.readouterr().err
+    assert predict(tiny_run, tmp_path / "in", tmp_path / "out") == 0
+    assert "form-conflict" in journal(tmp_path / "out")["x"]["warnings"][0]
 
 
 @pytest.mark.parametrize(

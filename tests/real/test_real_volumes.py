@@ -6,6 +6,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 from medseg.cli import main
 from medseg.core.errors import VolumeError
@@ -28,12 +29,24 @@ def test_good_volumes_are_read_as_nibabel_reads_them(medseg_data):
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("empty.nii.gz", "empty"), ("not-nifti.nii", "not-a-volume"), ("dicom_series", "not-a-file")],
+    [("empty.nii.gz", "empty"), ("not-nifti.nii", "not-a-volume")],
 )
 def test_odd_files_are_refused_in_words(medseg_data, name, code):
     with pytest.raises(VolumeError) as caught:
         read_volume(medseg_data / "odd" / name)
     assert caught.value.code == code
+
+
+def test_the_dicom_series_lies_where_simpleitk_puts_it(medseg_data):
+    folder = medseg_data / "odd" / "dicom_series"
+    volume = read_volume(folder)
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    image = reader.Execute()
+    np.testing.assert_array_equal(volume.array, SimpleITK.GetArrayFromImage(image).T)
+    last = [n - 1 for n in volume.grid.shape]
+    corner = np.array(image.TransformIndexToPhysicalPoint(last)) * (-1, -1, 1)
+    np.testing.assert_allclose(volume.grid.corners[-1], corner, atol=1e-6)
 
 
 def test_either_byte_order_gives_the_same_volume(medseg_data):
@@ -105,7 +118,7 @@ def test_a_folder_of_odd_files_is_labelled_or_refused_file_by_file(
     ]
     assert main(["fit", *flags]) == 0
     source = tmp_path / "in"
-    shutil.copytree(medseg_data / "odd", source, ignore=shutil.ignore_patterns("dicom_series"))
+    shutil.copytree(medseg_data / "odd", source)
     run = [
         "predict",
         "--run",
@@ -123,6 +136,8 @@ def test_a_folder_of_odd_files_is_labelled_or_refused_file_by_file(
         "example4d",
         "not-nifti",
     }
+    series = read_volume(source / "dicom_series").grid
+    assert series.is_same(read_volume(tmp_path / "out" / "dicom_series.nii.gz").grid)
     for name in ("CT_pitch", "anatomical", "resampled_anat_moved", "little"):
         label = nib.load(tmp_path / "out" / f"{name}.nii.gz")
         image = nib.load(next(source.glob(f"{name}.nii*")))

@@ -93,8 +93,35 @@ def test_one_channel_files_of_nnunet_get_the_names_of_their_references(tmp_path)
 
 
 def test_a_header_and_image_pair_is_one_case(tmp_path):
-    touch(tmp_path, "a.hdr", "a.img", "b.mha")
+    touch(tmp_path, "a.hdr", "a.img")
     assert named(list_jobs(tmp_path, 1, None, None, OUT)) == {"a.nii.gz": ["a.hdr"]}
+
+
+@pytest.mark.parametrize(
+    ("written", "outputs"),
+    [
+        ("source", ["a.mha", "b.mha", "c.nrrd", "d.nrrd", "e.nii.gz"]),
+        ("nifti", ["a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz", "e.nii.gz"]),
+    ],
+)
+def test_label_maps_go_out_as_the_images_came_in(tmp_path, written, outputs):
+    touch(tmp_path, "a.mha", "b.mhd", "b.raw", "c.nrrd", "d.nhdr", "e.nii")
+    assert list(named(list_jobs(tmp_path, 1, None, None, OUT, written))) == outputs
+
+
+def test_a_folder_with_dicom_files_is_one_case_named_after_it(tmp_path):
+    for folder in ("p1/ct", "p2"):
+        touch(tmp_path, f"{folder}/readme.txt", f"{folder}/2", f"{folder}/1")
+        (tmp_path / folder / "1").write_bytes(bytes(128) + b"DICM")
+    touch(tmp_path, "p2/label.nii.gz")
+    jobs = list_jobs(tmp_path, 1, None, None, OUT)
+    assert named(jobs) == {
+        "p1/ct.nii.gz": ["ct"],
+        "p2.nii.gz": ["p2"],
+        "p2/label.nii.gz": ["label.nii.gz"],
+    }
+    (alone,) = list_jobs(tmp_path / "p1/ct", 1, None, None, OUT)
+    assert (alone.case_id, alone.output) == ("ct", "ct.nii.gz")
 
 
 def test_an_output_within_the_input_is_no_input(tmp_path):
