@@ -38,7 +38,8 @@ CHECKED = [row for row in ROWS if row.peer]
 TELLING = [
     row
     for row in [*torture_itk.BAD, *torture_nrrd.BAD, *torture_files.NUMPY]
-    if row.should == "reject" and not re.search("in the header|only|without NDims|named|npz", row.name)
+    if row.should == "reject"
+    and not re.search("in the header|only|without NDims|named|npz", row.name)
 ]
 EXECUTABLE = [row for row in REFUSED if "pickle" in row.name or "a call" in row.name]
 SECONDS = 5.0
@@ -195,7 +196,11 @@ def test_hostile_files_take_neither_time_nor_memory(outcome, tmp_path):
     told = json.loads(done.stdout)
     said = [words for words, _ in told["results"]]
     assert said[0] == "accepted"
-    wrong = [(row.name, words) for row, words in zip(REFUSED, said[1:], strict=True) if words != "refused"]
+    wrong = [
+        (row.name, words)
+        for row, words in zip(REFUSED, said[1:], strict=True)
+        if words != "refused"
+    ]
     assert wrong == []
     assert max(seconds for _, seconds in told["results"]) < SECONDS
     assert told["peak_kb"] < MEMORY_GB * 1e6

@@ -63,7 +63,9 @@ def voxels(shape=SHAPE, dtype=np.int16, seed=7):
     return array
 
 
-def affine_of(spacing=SPACING, rotation=(0.0, 0.0, 0.0), flips=(1, 1, 1), origin=(-20.0, 30.5, 7.25)):
+def affine_of(
+    spacing=SPACING, rotation=(0.0, 0.0, 0.0), flips=(1, 1, 1), origin=(-20.0, 30.5, 7.25)
+):
     """Return an affine: spacing, then flips, then rotations about x, y and z, then the origin."""
     turn = np.eye(3)
     for axis, angle in enumerate(rotation):

@@ -105,7 +105,10 @@ ODD = [
     odd("FIFO named .nii.gz (hang?)", made(os.mkfifo)),
     odd("FIFO named .mha", made(os.mkfifo, "scan.mha")),
     odd("FIFO as the .img of a pair", made(pair_of_pipe, "scan.hdr")),
-    odd("link to a FIFO", made(lambda path: (os.mkfifo(path.with_name("pipe")), path.symlink_to("pipe")))),
+    odd(
+        "link to a FIFO",
+        made(lambda path: (os.mkfifo(path.with_name("pipe")), path.symlink_to("pipe"))),
+    ),
     odd("socket", made(bound, "s.nii")),
     odd("/dev/zero", lambda folder: Path("/dev/zero")),
     odd("/dev/null", lambda folder: Path("/dev/null")),

@@ -4,7 +4,21 @@ import os
 import zlib
 
 import numpy as np
-from torture import AFFINE, LPS, MEBI, OBLIQUE, SHAPE, SHEARED, VOXELS, Row, affine_of, file, files, flipped, voxels
+from torture import (
+    AFFINE,
+    LPS,
+    MEBI,
+    OBLIQUE,
+    SHAPE,
+    SHEARED,
+    VOXELS,
+    Row,
+    affine_of,
+    file,
+    files,
+    flipped,
+    voxels,
+)
 
 TYPES = {
     "uint8": "MET_UCHAR", "int8": "MET_CHAR", "uint16": "MET_USHORT", "int16": "MET_SHORT",
@@ -27,7 +41,9 @@ def by_simpleitk(path):
         affine[:axes, axis] = image.TransformIndexToPhysicalPoint(step) - affine[:axes, axes]
     spatial = np.eye(4)
     keep = [*range(min(axes, 3)), -1]
-    spatial[np.ix_(keep, keep)] = affine[np.ix_([*range(min(axes, 3)), axes], [*range(min(axes, 3)), axes])]
+    spatial[np.ix_(keep, keep)] = affine[
+        np.ix_([*range(min(axes, 3)), axes], [*range(min(axes, 3)), axes])
+    ]
     order = (*reversed(range(axes)), *range(axes, array.ndim))
     return array.transpose(order), LPS @ spatial
 
@@ -44,7 +60,9 @@ def meta(array=VOXELS, affine=AFFINE, data="LOCAL", channels=1, endian="<", **fi
     spatial = min(axes, 3)
     spacing, directions, origin = np.ones(axes), np.eye(axes), np.zeros(axes)
     spacing[:spatial] = np.linalg.norm(lps[:3, :3], axis=0)[:spatial]
-    directions[:spatial, :spatial] = (lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0))[:spatial, :spatial]
+    directions[:spatial, :spatial] = (lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0))[
+        :spatial, :spatial
+    ]
     origin[:spatial] = lps[:spatial, 3]
     lines = {
         "ObjectType": "Image",
@@ -62,7 +80,9 @@ def meta(array=VOXELS, affine=AFFINE, data="LOCAL", channels=1, endian="<", **fi
         **fields,
         "ElementDataFile": data,
     }
-    return "".join(f"{key} = {value}\n" for key, value in lines.items() if value is not None).encode()
+    return "".join(
+        f"{key} = {value}\n" for key, value in lines.items() if value is not None
+    ).encode()
 
 
 def stored(array=VOXELS, endian="<", channels=1):
@@ -75,7 +95,9 @@ def stored(array=VOXELS, endian="<", channels=1):
 
 def mha(array=VOXELS, affine=AFFINE, endian="<", channels=1, **fields):
     """Return the bytes of a .mha file."""
-    return meta(array, affine, endian=endian, channels=channels, **fields) + stored(array, endian, channels)
+    return meta(array, affine, endian=endian, channels=channels, **fields) + stored(
+        array, endian, channels
+    )
 
 
 def squeezed(content=None, **fields):
@@ -84,7 +106,16 @@ def squeezed(content=None, **fields):
     return meta(CompressedData="True", CompressedDataSize=len(content), **fields) + content
 
 
-def good(name, content, array=VOXELS, affine=AFFINE, path="scan.mha", peer=by_simpleitk, should="accept", **rest):
+def good(
+    name,
+    content,
+    array=VOXELS,
+    affine=AFFINE,
+    path="scan.mha",
+    peer=by_simpleitk,
+    should="accept",
+    **rest,
+):
     """Return a row of one file that must be accepted."""
     return Row(name, file(path, content), should, array, affine, peer=peer, **rest)
 
@@ -143,7 +174,12 @@ GOOD = [
     good(".mha", mha()),
     good(".mha, big-endian", mha(endian=">")),
     good(".mha, compressed", squeezed()),
-    good(".mha, compressed, size not given", meta(CompressedData="True") + PACKED, should="either", peer=None),
+    good(
+        ".mha, compressed, size not given",
+        meta(CompressedData="True") + PACKED,
+        should="either",
+        peer=None,
+    ),
     good(".mha, oblique", mha(affine=OBLIQUE), affine=OBLIQUE),
     good(".mha, left-handed", mha(affine=LEFT), affine=LEFT),
     good(".mha, axes permuted", mha(affine=TURNED), affine=TURNED),
@@ -154,21 +190,77 @@ GOOD = [
     good(".mha, 4D", mha(SERIES), SERIES),
     good(".mha, 2D", mha(FLAT, PLANE), FLAT, PLANE),
     good(".mha, one slice", mha(VOXELS[:, :, :1]), VOXELS[:, :, :1]),
-    good(".mha, synonyms Position, Orientation, ElementByteOrderMSB", mha().replace(b"Offset =", b"Position =").replace(b"TransformMatrix =", b"Orientation =").replace(b"BinaryDataByteOrderMSB", b"ElementByteOrderMSB")),
-    good(".mha, AnatomicalOrientation and a comment", mha(AnatomicalOrientation="RAI", Comment="made = by hand"), quiet=False),
-    good(".mha, Windows line ends", meta().replace(b"\n", b"\r\n") + stored(), quiet=False, peer=None),
+    good(
+        ".mha, synonyms Position, Orientation, ElementByteOrderMSB",
+        mha()
+        .replace(b"Offset =", b"Position =")
+        .replace(b"TransformMatrix =", b"Orientation =")
+        .replace(b"BinaryDataByteOrderMSB", b"ElementByteOrderMSB"),
+    ),
+    good(
+        ".mha, AnatomicalOrientation and a comment",
+        mha(AnatomicalOrientation="RAI", Comment="made = by hand"),
+        quiet=False,
+    ),
+    good(
+        ".mha, Windows line ends", meta().replace(b"\n", b"\r\n") + stored(), quiet=False, peer=None
+    ),
     good(".mha named .nii.gz", mha(), path="scan.nii.gz", quiet=False, peer=None, should="either"),
-    good(".mha without spacing or place", mha(TransformMatrix=None, Offset=None, ElementSpacing=None), affine=LPS, quiet=False),
+    good(
+        ".mha without spacing or place",
+        mha(TransformMatrix=None, Offset=None, ElementSpacing=None),
+        affine=LPS,
+        quiet=False,
+    ),
     parts(".mhd", {"scan.mhd": meta(data="scan.raw"), "scan.raw": stored()}),
-    parts(".mhd, big-endian", {"scan.mhd": meta(data="scan.raw", endian=">"), "scan.raw": stored(endian=">")}),
-    parts(".mhd with .zraw", {"scan.mhd": meta(data="scan.zraw", CompressedData="True", CompressedDataSize=len(PACKED)), "scan.zraw": PACKED}),
-    parts(".mhd, HeaderSize 100", {"scan.mhd": meta(data="scan.raw", HeaderSize=100), "scan.raw": b"h" * 100 + stored()}),
-    parts(".mhd, HeaderSize -1 (the end of the file)", {"scan.mhd": meta(data="scan.raw", HeaderSize=-1), "scan.raw": b"h" * 77 + stored()}),
-    parts(".mhd, data in a folder below", {"scan.mhd": meta(data="raw/scan.raw"), "raw/scan.raw": stored()}, quiet=False),
-    parts(".mhd, data name with spaces", {"scan.mhd": meta(data="my scan.raw"), "my scan.raw": stored()}),
-    parts(".mhd of a LIST of slices", {"scan.mhd": meta(data="LIST\n" + "\n".join(SLABS)), **SLABS}, "either", None),
-    parts(".mhd of a pattern of slices", {"scan.mhd": meta(data="s%d.raw 0 6 1"), **SLABS}, "either", None),
-    good(".mha as text numbers", meta(BinaryData="False") + " ".join(map(str, VOXELS.ravel(order="F"))).encode(), should="either", peer=None),
+    parts(
+        ".mhd, big-endian",
+        {"scan.mhd": meta(data="scan.raw", endian=">"), "scan.raw": stored(endian=">")},
+    ),
+    parts(
+        ".mhd with .zraw",
+        {
+            "scan.mhd": meta(
+                data="scan.zraw", CompressedData="True", CompressedDataSize=len(PACKED)
+            ),
+            "scan.zraw": PACKED,
+        },
+    ),
+    parts(
+        ".mhd, HeaderSize 100",
+        {"scan.mhd": meta(data="scan.raw", HeaderSize=100), "scan.raw": b"h" * 100 + stored()},
+    ),
+    parts(
+        ".mhd, HeaderSize -1 (the end of the file)",
+        {"scan.mhd": meta(data="scan.raw", HeaderSize=-1), "scan.raw": b"h" * 77 + stored()},
+    ),
+    parts(
+        ".mhd, data in a folder below",
+        {"scan.mhd": meta(data="raw/scan.raw"), "raw/scan.raw": stored()},
+        quiet=False,
+    ),
+    parts(
+        ".mhd, data name with spaces",
+        {"scan.mhd": meta(data="my scan.raw"), "my scan.raw": stored()},
+    ),
+    parts(
+        ".mhd of a LIST of slices",
+        {"scan.mhd": meta(data="LIST\n" + "\n".join(SLABS)), **SLABS},
+        "either",
+        None,
+    ),
+    parts(
+        ".mhd of a pattern of slices",
+        {"scan.mhd": meta(data="s%d.raw 0 6 1"), **SLABS},
+        "either",
+        None,
+    ),
+    good(
+        ".mha as text numbers",
+        meta(BinaryData="False") + " ".join(map(str, VOXELS.ravel(order="F"))).encode(),
+        should="either",
+        peer=None,
+    ),
 ]
 BAD = [
     bad(".mha truncated (60 %)", mha()[: int(len(mha()) * 0.6)]),
@@ -208,7 +300,12 @@ BAD = [
     bad(".mha, all NaN", mha(np.full(SHAPE, np.nan, np.float32))),
     good(".mha with NaN", mha(HOLES), HOLES, should="warn"),
     good(".mha, trailing junk", mha() + b"junk" * 9, should="doubt", peer=None),
-    good(".mha, zero padding of the compressed size", squeezed() + b"junk" * 9, should="doubt", peer=None),
+    good(
+        ".mha, zero padding of the compressed size",
+        squeezed() + b"junk" * 9,
+        should="doubt",
+        peer=None,
+    ),
     bad(".mhd without its data file", meta(data="scan.raw"), "scan.mhd"),
     bad(".mhd, data name empty", meta(data=""), "scan.mhd"),
     bad(".mhd, data name is the folder", meta(data="."), "scan.mhd"),
@@ -216,11 +313,33 @@ BAD = [
     Row(".mhd, data is a FIFO", piped, "reject"),
     Row(".mhd, data outside of the folder", outside(), "reject"),
     Row(".mhd, data by an absolute path elsewhere", outside(absolute=True), "reject"),
-    Row(".mhd, data is a link that leaves the folder", outside(link=True), "either", VOXELS, AFFINE),
-    parts(".mhd, data truncated", {"scan.mhd": meta(data="scan.raw"), "scan.raw": stored()[:-1]}, "reject", None),
-    parts(".mhd, data too long", {"scan.mhd": meta(data="scan.raw"), "scan.raw": stored() + b"junk"}, "doubt", None),
-    parts(".mhd, HeaderSize beyond the file", {"scan.mhd": meta(data="scan.raw", HeaderSize=10**9), "scan.raw": stored()}, "reject", None),
-    parts(".mhd, LIST with a slice missing", {"scan.mhd": meta(data="LIST\n" + "\n".join(SLABS)), **dict(list(SLABS.items())[:5])}, "reject", None),
+    Row(
+        ".mhd, data is a link that leaves the folder", outside(link=True), "either", VOXELS, AFFINE
+    ),
+    parts(
+        ".mhd, data truncated",
+        {"scan.mhd": meta(data="scan.raw"), "scan.raw": stored()[:-1]},
+        "reject",
+        None,
+    ),
+    parts(
+        ".mhd, data too long",
+        {"scan.mhd": meta(data="scan.raw"), "scan.raw": stored() + b"junk"},
+        "doubt",
+        None,
+    ),
+    parts(
+        ".mhd, HeaderSize beyond the file",
+        {"scan.mhd": meta(data="scan.raw", HeaderSize=10**9), "scan.raw": stored()},
+        "reject",
+        None,
+    ),
+    parts(
+        ".mhd, LIST with a slice missing",
+        {"scan.mhd": meta(data="LIST\n" + "\n".join(SLABS)), **dict(list(SLABS.items())[:5])},
+        "reject",
+        None,
+    ),
 ]
 
 

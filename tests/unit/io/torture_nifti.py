@@ -8,7 +8,20 @@ from functools import partial
 
 import nibabel as nib
 import numpy as np
-from torture import AFFINE, OBLIQUE, SHAPE, SHEARED, SPACING, VOXELS, Row, affine_of, file, files, voxels, zipped
+from torture import (
+    AFFINE,
+    OBLIQUE,
+    SHAPE,
+    SHEARED,
+    SPACING,
+    VOXELS,
+    Row,
+    affine_of,
+    file,
+    files,
+    voxels,
+    zipped,
+)
 
 PIXDIM = (1.0, *SPACING, 1.0, 1.0, 1.0, 1.0)
 
@@ -154,18 +167,72 @@ LAYOUT = [
     good("NIfTI-2 big-endian", nifti(version=2, endian=">")),
     good("a constant volume (1000 : 1)", zipped(nifti(ZEROS), 9), ZEROS, path="empty.nii.gz"),
     good("header extension", with_extension()),
-    good("text fields of any bytes", nifti(descrip=b"\xff\xfe" * 40, intent_name=b"\xe9" * 16, aux_file=b"/etc/passwd")),
+    good(
+        "text fields of any bytes",
+        nifti(descrip=b"\xff\xfe" * 40, intent_name=b"\xe9" * 16, aux_file=b"/etc/passwd"),
+    ),
     good("dim beyond dim[0] is zero", nifti(dim=(3, *SHAPE, 0, 0, 0, 0)), quiet=False),
     good("cal_max, slice_code and time fields set", nifti(cal_max=1e9, slice_code=3, toffset=5.0)),
-    Row("pair, .hdr named", files("s.hdr", {"s.hdr": PAIR[0], "s.img": PAIR[1]}), "accept", VOXELS, AFFINE, peer=by_nibabel),
-    Row("pair, .img named", files("s.img", {"s.hdr": PAIR[0], "s.img": PAIR[1]}), "accept", VOXELS, AFFINE, peer=by_nibabel),
-    Row("pair, gz, .hdr.gz named", files("s.hdr.gz", {"s.hdr.gz": zipped(PAIR[0]), "s.img.gz": zipped(PAIR[1])}), "accept", VOXELS, AFFINE, peer=by_nibabel),
-    Row("pair, gz, .img.gz named", files("s.img.gz", {"s.hdr.gz": zipped(PAIR[0]), "s.img.gz": zipped(PAIR[1])}), "accept", VOXELS, AFFINE, peer=by_nibabel),
-    Row("pair, NIfTI-2", files("s.hdr", {"s.hdr": PAIR2[0], "s.img": PAIR2[1]}), "accept", VOXELS, AFFINE, peer=by_nibabel),
-    Row("pair, big-endian", files("s.hdr", {"s.hdr": PAIR_BIG[0], "s.img": PAIR_BIG[1]}), "accept", VOXELS, AFFINE, peer=by_nibabel),
+    Row(
+        "pair, .hdr named",
+        files("s.hdr", {"s.hdr": PAIR[0], "s.img": PAIR[1]}),
+        "accept",
+        VOXELS,
+        AFFINE,
+        peer=by_nibabel,
+    ),
+    Row(
+        "pair, .img named",
+        files("s.img", {"s.hdr": PAIR[0], "s.img": PAIR[1]}),
+        "accept",
+        VOXELS,
+        AFFINE,
+        peer=by_nibabel,
+    ),
+    Row(
+        "pair, gz, .hdr.gz named",
+        files("s.hdr.gz", {"s.hdr.gz": zipped(PAIR[0]), "s.img.gz": zipped(PAIR[1])}),
+        "accept",
+        VOXELS,
+        AFFINE,
+        peer=by_nibabel,
+    ),
+    Row(
+        "pair, gz, .img.gz named",
+        files("s.img.gz", {"s.hdr.gz": zipped(PAIR[0]), "s.img.gz": zipped(PAIR[1])}),
+        "accept",
+        VOXELS,
+        AFFINE,
+        peer=by_nibabel,
+    ),
+    Row(
+        "pair, NIfTI-2",
+        files("s.hdr", {"s.hdr": PAIR2[0], "s.img": PAIR2[1]}),
+        "accept",
+        VOXELS,
+        AFFINE,
+        peer=by_nibabel,
+    ),
+    Row(
+        "pair, big-endian",
+        files("s.hdr", {"s.hdr": PAIR_BIG[0], "s.img": PAIR_BIG[1]}),
+        "accept",
+        VOXELS,
+        AFFINE,
+        peer=by_nibabel,
+    ),
     Row("link to a good file", linked, "accept", VOXELS, AFFINE, quiet=False),
-    good("name with spaces, brackets and umlauts", zipped(nifti()), path="Späte Serie [1] (b).nii.gz"),
-    Row("plain nii named .nii.gz", file("scan.nii.gz", nifti()), "accept", VOXELS, AFFINE, quiet=False),
+    good(
+        "name with spaces, brackets and umlauts", zipped(nifti()), path="Späte Serie [1] (b).nii.gz"
+    ),
+    Row(
+        "plain nii named .nii.gz",
+        file("scan.nii.gz", nifti()),
+        "accept",
+        VOXELS,
+        AFFINE,
+        quiet=False,
+    ),
     Row("gz named .nii", file("scan.nii", zipped(nifti())), "accept", VOXELS, AFFINE, quiet=False),
     Row("no extension", file("scan", zipped(nifti())), "accept", VOXELS, AFFINE, quiet=False),
     renamed("scan.NII.GZ", zipped(nifti())),
@@ -181,7 +248,10 @@ SHAPES = [
     shaped("5D vector (x,y,z,1,3)", 6, 5, 4, 1, 3),
 ]
 TYPES = [
-    *map(typed, ("uint8", "int8", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")),
+    *map(
+        typed,
+        ("uint8", "int8", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"),
+    ),
     good("int64 > 2^24", nifti(IDS.astype(np.int64)), IDS.astype(np.int64)),
     good("int64 > 2^53", nifti(LARGE_IDS), LARGE_IDS),
     good("int32 > 2^24", nifti(IDS.astype(np.int32)), IDS.astype(np.int32)),
@@ -215,13 +285,22 @@ GEOMETRY = [
     turned("oblique", OBLIQUE),
     turned("oblique and left-handed (qfac -1)", LEFT),
     turned("half turn (quaternion a = 0)", HALF_TURN),
-    good("sheared sform (gantry tilt), qform 0", nifti(affine=SHEARED, qform_code=0), affine=SHEARED, quiet=False),
+    good(
+        "sheared sform (gantry tilt), qform 0",
+        nifti(affine=SHEARED, qform_code=0),
+        affine=SHEARED,
+        quiet=False,
+    ),
     good("sform only", nifti(affine=OBLIQUE, qform_code=0), affine=OBLIQUE),
     good("qform only", nifti(affine=OBLIQUE, sform_code=0), affine=OBLIQUE),
     good("qform only, left-handed", nifti(affine=LEFT, sform_code=0), affine=LEFT),
     good("qform only, half turn", nifti(affine=HALF_TURN, sform_code=0), affine=HALF_TURN),
     good("sform code 4 (MNI) only", nifti(sform_code=4, qform_code=0)),
-    good("sform and qform differ by float noise", nifti(affine=OBLIQUE, qoffset_x=-20.00002), affine=OBLIQUE),
+    good(
+        "sform and qform differ by float noise",
+        nifti(affine=OBLIQUE, qoffset_x=-20.00002),
+        affine=OBLIQUE,
+    ),
     good("sform code 2, qform code 1, the same", nifti(sform_code=2)),
     good("qform only, qfac 0 (= 1)", nifti(sform_code=0, pixdim=(0, *PIXDIM[1:])), quiet=False),
     metric("xyzt_units = metre (same scan)", 1, 1000),

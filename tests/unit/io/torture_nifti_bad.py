@@ -7,7 +7,20 @@ from functools import cache, partial
 
 import nibabel as nib
 import numpy as np
-from torture import AFFINE, OBLIQUE, SHAPE, VOXELS, Row, affine_of, bomb, file, files, flipped, voxels, zipped
+from torture import (
+    AFFINE,
+    OBLIQUE,
+    SHAPE,
+    VOXELS,
+    Row,
+    affine_of,
+    bomb,
+    file,
+    files,
+    flipped,
+    voxels,
+    zipped,
+)
 from torture_nifti import FLOATS, PAIR, PIXDIM, body, header, nifti
 
 HUGE = (3, 30000, 30000, 30000, 1, 1, 1, 1)
@@ -52,16 +65,29 @@ FORMS = [
     doubtful("sform != qform (90 deg), both coded", TURNED),
     doubtful("sform != qform (left and right swapped)", with_qform(affine_of(flips=(-1, 1, 1)))),
     doubtful("pixdim 2 mm vs sform 1/1.5/3 mm, both coded", STRETCHED),
-    doubtful("pixdim 2 mm vs sform, sform only", nifti(pixdim=(1, 2, 2, 2, 1, 1, 1, 1), qform_code=0)),
+    doubtful(
+        "pixdim 2 mm vs sform, sform only", nifti(pixdim=(1, 2, 2, 2, 1, 1, 1, 1), qform_code=0)
+    ),
     doubtful("pixdim[3] = 0 (sform valid)", nifti(pixdim=(*PIXDIM[:3], 0, *PIXDIM[4:]))),
     doubtful("neither form coded (method 1)", nifti(sform_code=0, qform_code=0), affine=METHOD_1),
     doubtful("qform NaN, sform valid, both coded", nifti(quatern_b=np.nan), should="doubt"),
-    doubtful("pixdim NaN, sform only", nifti(pixdim=(1, np.nan, 1.5, 3, 1, 1, 1, 1), qform_code=0), should="doubt"),
+    doubtful(
+        "pixdim NaN, sform only",
+        nifti(pixdim=(1, np.nan, 1.5, 3, 1, 1, 1, 1), qform_code=0),
+        should="doubt",
+    ),
     either("pixdim negative, sform valid", nifti(pixdim=(1, -1, 1.5, 3, 1, 1, 1, 1))),
     bad("shift under on_conflict=error", SHIFTED, code="conflict", options=CONFLICT),
     bad("90 deg under on_conflict=error", TURNED, code="conflict", options=CONFLICT),
     bad("pixdim under on_conflict=error", STRETCHED, code="conflict", options=CONFLICT),
-    Row("clean file under on_conflict=error", file("scan.nii", nifti(affine=OBLIQUE)), "accept", VOXELS, OBLIQUE, options=CONFLICT),
+    Row(
+        "clean file under on_conflict=error",
+        file("scan.nii", nifti(affine=OBLIQUE)),
+        "accept",
+        VOXELS,
+        OBLIQUE,
+        options=CONFLICT,
+    ),
     bad("NaN in sform", nifti(srow_x=(np.nan, 0, 0, 0))),
     bad("inf in the offset of the sform", nifti(srow_z=(0, 0, 3, np.inf))),
     bad("singular sform (zero z row)", nifti(srow_z=(0, 0, 0, 0))),
@@ -79,8 +105,14 @@ HEADERS = [
     bad("dim[0] = 9", nifti(dim=(9, 9, 8, 7, 1, 1, 1, 1))),
     bad("dim[0] = 0", nifti(dim=(0, 9, 8, 7, 1, 1, 1, 1))),
     bad("dim[0] = -3", nifti(dim=(-3, 9, 8, 7, 1, 1, 1, 1))),
-    bad("NIfTI-2, dims whose product wraps to 0", nifti(version=2, dim=(3, 2**32, 2**32, 1, 1, 1, 1, 1))),
-    bad("NIfTI-2, dims whose product wraps to 504", nifti(version=2, dim=(4, 2**62 + 126, 4, 1, 1, 1, 1, 1))),
+    bad(
+        "NIfTI-2, dims whose product wraps to 0",
+        nifti(version=2, dim=(3, 2**32, 2**32, 1, 1, 1, 1, 1)),
+    ),
+    bad(
+        "NIfTI-2, dims whose product wraps to 504",
+        nifti(version=2, dim=(4, 2**62 + 126, 4, 1, 1, 1, 1, 1)),
+    ),
     bad("NIfTI-2, dim[0] = 2^40", nifti(version=2, dim=(2**40, 9, 8, 7, 1, 1, 1, 1))),
     bad("scl_slope inf", nifti(scl_slope=np.inf)),
     bad("scl_slope -inf", nifti(scl_slope=-np.inf)),
@@ -88,9 +120,22 @@ HEADERS = [
     bad("scl_inter inf of slope 1", nifti(scl_slope=1, scl_inter=np.inf)),
     bad("complex64", nifti(np.zeros(SHAPE, np.complex64))),
     bad("complex128", nifti(np.zeros(SHAPE, np.complex128))),
-    bad("RGB24", nifti(voxels((9, 8, 7, 3), np.uint8), dim=(3, *SHAPE, 1, 1, 1, 1), datatype=128, bitpix=24)),
-    bad("RGBA32", nifti(voxels((9, 8, 7, 4), np.uint8), dim=(3, *SHAPE, 1, 1, 1, 1), datatype=2304, bitpix=32)),
-    bad("float128 / datatype 1536", nifti(voxels((9, 8, 7, 2), np.float64), dim=(3, *SHAPE, 1, 1, 1, 1), datatype=1536, bitpix=128)),
+    bad(
+        "RGB24",
+        nifti(voxels((9, 8, 7, 3), np.uint8), dim=(3, *SHAPE, 1, 1, 1, 1), datatype=128, bitpix=24),
+    ),
+    bad(
+        "RGBA32",
+        nifti(
+            voxels((9, 8, 7, 4), np.uint8), dim=(3, *SHAPE, 1, 1, 1, 1), datatype=2304, bitpix=32
+        ),
+    ),
+    bad(
+        "float128 / datatype 1536",
+        nifti(
+            voxels((9, 8, 7, 2), np.float64), dim=(3, *SHAPE, 1, 1, 1, 1), datatype=1536, bitpix=128
+        ),
+    ),
     bad("unknown datatype 999", nifti(datatype=999)),
     bad("datatype 0", nifti(datatype=0)),
     bad("datatype 1 (bits)", nifti(datatype=1, bitpix=1)),
@@ -102,9 +147,22 @@ HEADERS = [
     bad("vox_offset inf", nifti(vox_offset=np.inf)),
     bad("vox_offset beyond the file", nifti(vox_offset=1e9)),
     either("vox_offset 0", nifti(vox_offset=0)),
-    either("vox_offset not a multiple of 16", header(VOXELS, vox_offset=353) + bytes(5) + body(VOXELS), quiet=False),
-    either("extension longer than the file", header(VOXELS, vox_offset=384) + b"\1\0\0\0\xf0\xff\xff\x7f\6\0\0\0" + bytes(24) + body(VOXELS)),
-    either("extension of size 0", header(VOXELS, vox_offset=384) + b"\1\0\0\0" + bytes(32) + body(VOXELS)),
+    either(
+        "vox_offset not a multiple of 16",
+        header(VOXELS, vox_offset=353) + bytes(5) + body(VOXELS),
+        quiet=False,
+    ),
+    either(
+        "extension longer than the file",
+        header(VOXELS, vox_offset=384)
+        + b"\1\0\0\0\xf0\xff\xff\x7f\6\0\0\0"
+        + bytes(24)
+        + body(VOXELS),
+    ),
+    either(
+        "extension of size 0",
+        header(VOXELS, vox_offset=384) + b"\1\0\0\0" + bytes(32) + body(VOXELS),
+    ),
     bad("magic of a pair in one file", nifti(magic=b"ni1")),
     bad("magic unknown", nifti(magic=b"xx1")),
     bad("no magic (Analyze)", nifti(magic=b"")),
@@ -114,7 +172,12 @@ HEADERS = [
     bad("same, .nii.gz", zipped(nifti(dim=HUGE)), "scan.nii.gz"),
     bad("32767^7 voxels", nifti(dim=(7,) + (32767,) * 7)),
     bad("larger than max_bytes", PLAIN, options={"max_bytes": 500}),
-    bad("larger than max_bytes, .nii.gz", zipped(nifti(np.zeros((90, 80, 70), np.int16))), "scan.nii.gz", options={"max_bytes": 500_000}),
+    bad(
+        "larger than max_bytes, .nii.gz",
+        zipped(nifti(np.zeros((90, 80, 70), np.int16))),
+        "scan.nii.gz",
+        options={"max_bytes": 500_000},
+    ),
 ]
 
 
@@ -144,32 +207,75 @@ DAMAGED = [
     bad("gzip CRC wrong, data whole", flipped(ZIPPED, -6), "scan.nii.gz"),
     bad("gzip length wrong, data whole", flipped(ZIPPED, -2), "scan.nii.gz"),
     bad("truncated .nii.gz, 96^3 noise (60 %)", lambda: share(noise(), 0.6), "scan.nii.gz"),
-    bad("bit flip in .nii.gz, 96^3 noise", lambda: flipped(noise(), len(noise()) // 2), "scan.nii.gz"),
-    bad("second gzip member truncated", zipped(PLAIN[:500]) + zipped(PLAIN[500:])[:-9], "scan.nii.gz"),
-    bad("second gzip member, CRC wrong", zipped(PLAIN[:500]) + flipped(zipped(PLAIN[500:]), -6), "scan.nii.gz"),
+    bad(
+        "bit flip in .nii.gz, 96^3 noise",
+        lambda: flipped(noise(), len(noise()) // 2),
+        "scan.nii.gz",
+    ),
+    bad(
+        "second gzip member truncated",
+        zipped(PLAIN[:500]) + zipped(PLAIN[500:])[:-9],
+        "scan.nii.gz",
+    ),
+    bad(
+        "second gzip member, CRC wrong",
+        zipped(PLAIN[:500]) + flipped(zipped(PLAIN[500:]), -6),
+        "scan.nii.gz",
+    ),
     doubtful("trailing junk after gz", ZIPPED + b"junk" * 30, path="scan.nii.gz"),
     doubtful("trailing junk inside gz", zipped(PLAIN + b"junk" * 30), path="scan.nii.gz"),
     doubtful("trailing junk after .nii", PLAIN + b"junk" * 30),
-    doubtful("a second, broken gzip member after the volume", ZIPPED + ZIPPED[:60], should="doubt", path="scan.nii.gz"),
-    Row("gz padded with zeros", file("scan.nii.gz", ZIPPED + bytes(512)), "accept", VOXELS, AFFINE, quiet=False),
+    doubtful(
+        "a second, broken gzip member after the volume",
+        ZIPPED + ZIPPED[:60],
+        should="doubt",
+        path="scan.nii.gz",
+    ),
+    Row(
+        "gz padded with zeros",
+        file("scan.nii.gz", ZIPPED + bytes(512)),
+        "accept",
+        VOXELS,
+        AFFINE,
+        quiet=False,
+    ),
     either("compressed twice", zipped(ZIPPED), path="scan.nii.gz"),
     bad("bzip2 named .nii.gz", bz2.compress(PLAIN), "scan.nii.gz"),
     bad("xz named .nii.gz", lzma.compress(PLAIN), "scan.nii.gz"),
     bad("zlib named .nii.gz", zlib.compress(PLAIN), "scan.nii.gz"),
     bad("pair without its .img", PAIR[0], "s.hdr"),
     bad("pair without its .hdr", PAIR[1], "s.img"),
-    Row("pair, .img truncated", files("s.hdr", {"s.hdr": PAIR[0], "s.img": PAIR[1][:-1]}), "reject"),
+    Row(
+        "pair, .img truncated", files("s.hdr", {"s.hdr": PAIR[0], "s.img": PAIR[1][:-1]}), "reject"
+    ),
     Row("pair, .img empty", files("s.hdr", {"s.hdr": PAIR[0], "s.img": b""}), "reject"),
-    Row("pair, .img too long", files("s.hdr", {"s.hdr": PAIR[0], "s.img": PAIR[1] + b"junk"}), "warn", VOXELS, AFFINE),
+    Row(
+        "pair, .img too long",
+        files("s.hdr", {"s.hdr": PAIR[0], "s.img": PAIR[1] + b"junk"}),
+        "warn",
+        VOXELS,
+        AFFINE,
+    ),
 ]
 VALUES = [
     doubtful("NaN/inf voxels", nifti(HOLES), HOLES),
-    doubtful("NaN/inf voxels, float64, .nii.gz", zipped(nifti(HOLES.astype(np.float64))), HOLES.astype(np.float64), path="scan.nii.gz"),
-    doubtful("NaN/inf voxels, non_finite=zero", nifti(HOLES), FILLED, options={"non_finite": "zero"}),
+    doubtful(
+        "NaN/inf voxels, float64, .nii.gz",
+        zipped(nifti(HOLES.astype(np.float64))),
+        HOLES.astype(np.float64),
+        path="scan.nii.gz",
+    ),
+    doubtful(
+        "NaN/inf voxels, non_finite=zero", nifti(HOLES), FILLED, options={"non_finite": "zero"}
+    ),
     bad("NaN/inf voxels, non_finite=error", nifti(HOLES), options={"non_finite": "error"}),
     bad("all NaN", nifti(np.full(SHAPE, np.nan, np.float32))),
     bad("all inf", nifti(np.full(SHAPE, -np.inf, np.float32))),
-    bad("all NaN, non_finite=zero", nifti(np.full(SHAPE, np.nan, np.float32)), options={"non_finite": "zero"}),
+    bad(
+        "all NaN, non_finite=zero",
+        nifti(np.full(SHAPE, np.nan, np.float32)),
+        options={"non_finite": "zero"},
+    ),
     bad("scaled beyond float64", nifti(np.full(SHAPE, 1e300), scl_slope=1e30)),
 ]
 
@@ -181,8 +287,15 @@ def exploding(dim, mebibytes):
 
 BOMBS = [
     # 4 GiB more than said: the 32 bits of length in the trailer agree with the header all the same.
-    bad("gzip bomb: 1 kB said, 4 GiB come", exploding((3, *SHAPE, 1, 1, 1, 1), 4096), "scan.nii.gz"),
-    bad("gzip bomb: 12 GB said, 12 GB come", exploding((3, 2000, 2000, 1573, 1, 1, 1, 1), 12001), "scan.nii.gz", options={"max_bytes": 2**31}),
+    bad(
+        "gzip bomb: 1 kB said, 4 GiB come", exploding((3, *SHAPE, 1, 1, 1, 1), 4096), "scan.nii.gz"
+    ),
+    bad(
+        "gzip bomb: 12 GB said, 12 GB come",
+        exploding((3, 2000, 2000, 1573, 1, 1, 1, 1), 12001),
+        "scan.nii.gz",
+        options={"max_bytes": 2**31},
+    ),
     bad("gzip bomb: 54 TB said, 4 GiB come", exploding(HUGE, 4096), "scan.nii.gz"),
 ]
 ROWS = [*FORMS, *HEADERS, *DAMAGED, *VALUES, *BOMBS]

@@ -4,7 +4,23 @@ import bz2
 import os
 
 import numpy as np
-from torture import AFFINE, LPS, MEBI, OBLIQUE, SHAPE, SHEARED, VOXELS, Row, affine_of, bomb, file, files, flipped, voxels, zipped
+from torture import (
+    AFFINE,
+    LPS,
+    MEBI,
+    OBLIQUE,
+    SHAPE,
+    SHEARED,
+    VOXELS,
+    Row,
+    affine_of,
+    bomb,
+    file,
+    files,
+    flipped,
+    voxels,
+    zipped,
+)
 from torture_itk import COLOURS, FLAT, HOLES, IDS, LEFT, PLANE, SERIES, SLABS, TURNED, by_simpleitk
 
 TYPES = {"float32": "float", "float64": "double"}
@@ -61,10 +77,21 @@ def nrrd(array=VOXELS, affine=AFFINE, order="<", **fields):
 
 def squeezed(content=None, **fields):
     """Return the bytes of a .nrrd file with gzip inside."""
-    return head(encoding="gzip", **fields) + b"\n" + (zipped(body()) if content is None else content)
+    return (
+        head(encoding="gzip", **fields) + b"\n" + (zipped(body()) if content is None else content)
+    )
 
 
-def good(name, content, array=VOXELS, affine=AFFINE, path="scan.nrrd", should="accept", peer=by_simpleitk, **rest):
+def good(
+    name,
+    content,
+    array=VOXELS,
+    affine=AFFINE,
+    path="scan.nrrd",
+    should="accept",
+    peer=by_simpleitk,
+    **rest,
+):
     """Return a row of one file that must be accepted."""
     return Row(name, file(path, content), should, array, affine, peer=peer, **rest)
 
@@ -97,7 +124,9 @@ def stored_first(array):
 
 def outside(folder):
     """Build a header whose whole data file lies beside its folder, not in it."""
-    return files("in/scan.nhdr", {"in/scan.nhdr": head(data_file="../secret.raw"), "secret.raw": body()})(folder)
+    return files(
+        "in/scan.nhdr", {"in/scan.nhdr": head(data_file="../secret.raw"), "secret.raw": body()}
+    )(folder)
 
 
 def absolute(folder):
@@ -122,44 +151,125 @@ def in_metre():
 GZ = zipped(body())
 TEXT = " ".join(map(str, VOXELS.ravel(order="F"))).encode()
 COLOUR_KINDS = {"first": 1, "kinds": "vector domain domain domain"}
-SHEARED_LPS = affine_of(rotation=(0.3, -0.2, 0.1)) @ np.array([[1, 0, 0, 0], [0, 1, 0.4, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+SHEARED_LPS = affine_of(rotation=(0.3, -0.2, 0.1)) @ np.array(
+    [[1, 0, 0, 0], [0, 1, 0.4, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]
+)
 GOOD = [
     good(".nrrd", nrrd()),
     good(".nrrd, big-endian", nrrd(order=">")),
     good(".nrrd, gzip", squeezed()),
     good(".nrrd, encoding gz", head(encoding="gz") + b"\n" + GZ),
     good(".nrrd, gzip, big-endian", squeezed(zipped(body(order=">")), endian="big")),
-    good(".nrrd, bzip2", head(encoding="bzip2") + b"\n" + bz2.compress(body()), should="either", peer=None),
+    good(
+        ".nrrd, bzip2",
+        head(encoding="bzip2") + b"\n" + bz2.compress(body()),
+        should="either",
+        peer=None,
+    ),
     good(".nrrd, text", head(encoding="text") + b"\n" + TEXT, should="either"),
-    good(".nrrd, hex", head(encoding="hex") + b"\n" + body().hex().encode(), should="either", peer=None),
-    *(spaced(space) for space in ("left-posterior-superior", "LPS", "right-anterior-superior", "RAS", "left-anterior-superior", "LAS")),
+    good(
+        ".nrrd, hex",
+        head(encoding="hex") + b"\n" + body().hex().encode(),
+        should="either",
+        peer=None,
+    ),
+    *(
+        spaced(space)
+        for space in (
+            "left-posterior-superior",
+            "LPS",
+            "right-anterior-superior",
+            "RAS",
+            "left-anterior-superior",
+            "LAS",
+        )
+    ),
     good(".nrrd, left-handed", nrrd(affine=LEFT), affine=LEFT),
     good(".nrrd, axes permuted", nrrd(affine=TURNED), affine=TURNED),
     good(".nrrd, sheared directions", nrrd(affine=SHEARED), affine=SHEARED, quiet=False, peer=None),
-    good(".nrrd, sheared and oblique, RAS", nrrd(affine=SHEARED_LPS, space="RAS"), affine=SHEARED_LPS, quiet=False, peer=None),
+    good(
+        ".nrrd, sheared and oblique, RAS",
+        nrrd(affine=SHEARED_LPS, space="RAS"),
+        affine=SHEARED_LPS,
+        quiet=False,
+        peer=None,
+    ),
     *map(typed, ("uint8", "int8", "uint16", "int32", "uint32", "float32", "float64")),
     good(".nrrd, type signed short int", nrrd(type="signed short int")),
-    good(".nrrd, type unsigned char, no endian", nrrd(voxels(dtype=np.uint8), type="unsigned char", endian=None), voxels(dtype=np.uint8)),
+    good(
+        ".nrrd, type unsigned char, no endian",
+        nrrd(voxels(dtype=np.uint8), type="unsigned char", endian=None),
+        voxels(dtype=np.uint8),
+    ),
     good(".nrrd, int64 > 2^24", nrrd(IDS), IDS),
-    good(".nrrd, vector axis first (channels last in the array)", nrrd(stored_first(COLOURS), **COLOUR_KINDS), COLOURS),
-    good(".nrrd, list axis last", nrrd(SERIES, kinds="domain domain domain list"), SERIES, peer=None),
+    good(
+        ".nrrd, vector axis first (channels last in the array)",
+        nrrd(stored_first(COLOURS), **COLOUR_KINDS),
+        COLOURS,
+    ),
+    good(
+        ".nrrd, list axis last", nrrd(SERIES, kinds="domain domain domain list"), SERIES, peer=None
+    ),
     good(".nrrd, 2D", nrrd(FLAT, PLANE), FLAT, affine=PLANE, should="either", peer=None),
     good(".nrrd, one slice", nrrd(VOXELS[:, :, :1]), VOXELS[:, :, :1]),
     good(".nrrd, space units mm", nrrd(space_units='"mm" "mm" "mm"')),
-    good(".nrrd, space units metre (same scan)", in_metre(), quiet=False, peer=None, should="either"),
-    good(".nrrd, line skip 2", head(line_skip=2) + b"\nfirst line\nsecond\n" + body(), should="either", peer=None),
-    good(".nrrd, byte skip 10", head(byte_skip=10) + b"\n" + b"x" * 10 + body(), should="either", peer=None),
-    good(".nrrd, byte skip -1 (the end of the file)", head(byte_skip=-1) + b"\n" + b"x" * 33 + body(), should="either", peer=None),
-    good(".nrrd, keys and values, measurement frame, content", nrrd(kinds="domain domain domain", measurement_frame="(1,0,0) (0,1,0) (0,0,1)", content="patient: a (b)").replace(b"\n\n", b"\nDWMRI_b-value:=1000\nmodality:=CT\n\n", 1)),
-    good(".nrrd, Windows line ends", head().replace(b"\n", b"\r\n") + b"\r\n" + body(), quiet=False, should="either", peer=None),
+    good(
+        ".nrrd, space units metre (same scan)", in_metre(), quiet=False, peer=None, should="either"
+    ),
+    good(
+        ".nrrd, line skip 2",
+        head(line_skip=2) + b"\nfirst line\nsecond\n" + body(),
+        should="either",
+        peer=None,
+    ),
+    good(
+        ".nrrd, byte skip 10",
+        head(byte_skip=10) + b"\n" + b"x" * 10 + body(),
+        should="either",
+        peer=None,
+    ),
+    good(
+        ".nrrd, byte skip -1 (the end of the file)",
+        head(byte_skip=-1) + b"\n" + b"x" * 33 + body(),
+        should="either",
+        peer=None,
+    ),
+    good(
+        ".nrrd, keys and values, measurement frame, content",
+        nrrd(
+            kinds="domain domain domain",
+            measurement_frame="(1,0,0) (0,1,0) (0,0,1)",
+            content="patient: a (b)",
+        ).replace(b"\n\n", b"\nDWMRI_b-value:=1000\nmodality:=CT\n\n", 1),
+    ),
+    good(
+        ".nrrd, Windows line ends",
+        head().replace(b"\n", b"\r\n") + b"\r\n" + body(),
+        quiet=False,
+        should="either",
+        peer=None,
+    ),
     good(".nrrd named .nii", nrrd(), path="scan.nii", quiet=False, should="either", peer=None),
     good(".nrrd, magic NRRD0005", nrrd().replace(b"NRRD0004", b"NRRD0005", 1)),
     parts(".nhdr with .raw", {"scan.nhdr": head(data_file="scan.raw"), "scan.raw": body()}),
-    parts(".nhdr, ./ before the name", {"scan.nhdr": head(data_file="./scan.raw"), "scan.raw": body()}),
-    parts(".nhdr with .raw.gz", {"scan.nhdr": head(encoding="gzip", data_file="scan.raw.gz"), "scan.raw.gz": GZ}),
+    parts(
+        ".nhdr, ./ before the name", {"scan.nhdr": head(data_file="./scan.raw"), "scan.raw": body()}
+    ),
+    parts(
+        ".nhdr with .raw.gz",
+        {"scan.nhdr": head(encoding="gzip", data_file="scan.raw.gz"), "scan.raw.gz": GZ},
+    ),
     parts(".nhdr, the key datafile", {"scan.nhdr": head(datafile="scan.raw"), "scan.raw": body()}),
-    parts(".nhdr, byte skip", {"scan.nhdr": head(byte_skip=64, data_file="scan.raw"), "scan.raw": b"h" * 64 + body()}),
-    parts(".nhdr of a LIST of slices", {"scan.nhdr": head(data_file="LIST 2\n" + "\n".join(SLABS)), **SLABS}, "either", None),
+    parts(
+        ".nhdr, byte skip",
+        {"scan.nhdr": head(byte_skip=64, data_file="scan.raw"), "scan.raw": b"h" * 64 + body()},
+    ),
+    parts(
+        ".nhdr of a LIST of slices",
+        {"scan.nhdr": head(data_file="LIST 2\n" + "\n".join(SLABS)), **SLABS},
+        "either",
+        None,
+    ),
 ]
 BAD = [
     bad(".nrrd truncated (60 %)", nrrd()[: int(len(nrrd()) * 0.6)]),
@@ -197,8 +307,19 @@ BAD = [
     bad(".nrrd, directions unreadable", nrrd(space_directions="(1,0,0) (0,1 (0,0,1)")),
     bad(".nrrd, origin inf", nrrd(space_origin="(0,0,inf)")),
     bad(".nrrd, an unknown space", nrrd(space="patient-left-of-me")),
-    good(".nrrd, scanner-xyz (no anatomical meaning)", nrrd(space="scanner-xyz"), should="doubt", peer=None),
-    good(".nrrd, spacings only", nrrd(space=None, space_directions=None, space_origin=None, spacings="1 1.5 3"), affine=None, should="doubt", peer=None),
+    good(
+        ".nrrd, scanner-xyz (no anatomical meaning)",
+        nrrd(space="scanner-xyz"),
+        should="doubt",
+        peer=None,
+    ),
+    good(
+        ".nrrd, spacings only",
+        nrrd(space=None, space_directions=None, space_origin=None, spacings="1 1.5 3"),
+        affine=None,
+        should="doubt",
+        peer=None,
+    ),
     bad(".nrrd, header without end", b"NRRD0004\n" + b"# no\n" * 2 * MEBI),
     bad(".nrrd, all NaN", nrrd(np.full(SHAPE, np.nan, np.float32))),
     good(".nrrd with NaN", nrrd(HOLES), HOLES, should="warn"),
@@ -210,8 +331,26 @@ BAD = [
     Row(".nhdr, data is a FIFO", piped, "reject"),
     Row(".nhdr, data outside of the folder", outside, "reject"),
     Row(".nhdr, data by an absolute path elsewhere", absolute, "reject"),
-    parts(".nhdr, data truncated", {"scan.nhdr": head(data_file="scan.raw"), "scan.raw": body()[:-1]}, "reject", None),
-    parts(".nhdr, data too long", {"scan.nhdr": head(data_file="scan.raw"), "scan.raw": body() + b"junk"}, "doubt", None),
-    parts(".nhdr, LIST with a slice missing", {"scan.nhdr": head(data_file="LIST 2\n" + "\n".join(SLABS)), **dict(list(SLABS.items())[:5])}, "reject", None),
+    parts(
+        ".nhdr, data truncated",
+        {"scan.nhdr": head(data_file="scan.raw"), "scan.raw": body()[:-1]},
+        "reject",
+        None,
+    ),
+    parts(
+        ".nhdr, data too long",
+        {"scan.nhdr": head(data_file="scan.raw"), "scan.raw": body() + b"junk"},
+        "doubt",
+        None,
+    ),
+    parts(
+        ".nhdr, LIST with a slice missing",
+        {
+            "scan.nhdr": head(data_file="LIST 2\n" + "\n".join(SLABS)),
+            **dict(list(SLABS.items())[:5]),
+        },
+        "reject",
+        None,
+    ),
 ]
 ROWS = [*GOOD, *BAD]
