@@ -54,8 +54,7 @@ def attempt(path, **options):
     """Return the volume, or None if it is refused in words; anything else fails the test."""
     try:
         volume = read_volume(path, **options)
-    except VolumeError as refusal:
-        assert str(refusal).endswith(")")
+    except VolumeError:
         return None
     assert volume.array.dtype.kind in "iufb"
     assert volume.array.size > 0

@@ -107,15 +107,15 @@ def series(
 
 def by_simpleitk(path):
     """Read as SimpleITK does, positions turned to RAS: the check of the builders."""
-    import SimpleITK as sitk
+    import SimpleITK
 
-    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))
-    image = sitk.ReadImage(names)
+    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))
+    image = SimpleITK.ReadImage(names)
     affine = np.eye(4)
     affine[:3, 3] = image.TransformIndexToPhysicalPoint((0, 0, 0))
     for axis, step in enumerate(np.eye(3, dtype=int).tolist()):
         affine[:3, axis] = image.TransformIndexToPhysicalPoint(step) - affine[:3, 3]
-    return sitk.GetArrayFromImage(image).T.astype(float), LPS @ affine
+    return SimpleITK.GetArrayFromImage(image).T.astype(float), LPS @ affine
 
 
 def good(name, build, array=HU, lps=AXIAL, should="accept", peer=by_simpleitk, **rest):

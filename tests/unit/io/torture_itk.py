@@ -29,10 +29,10 @@ TYPES = {
 
 def by_simpleitk(path):
     """Read as SimpleITK does, channels last, positions turned to RAS: the check of the builders."""
-    import SimpleITK as sitk
+    import SimpleITK
 
-    image = sitk.ReadImage(str(path))
-    array = sitk.GetArrayFromImage(image)
+    image = SimpleITK.ReadImage(str(path))
+    array = SimpleITK.GetArrayFromImage(image)
     axes = image.GetDimension()
     affine = np.eye(axes + 1)
     affine[:axes, axes] = image.TransformIndexToPhysicalPoint([0] * axes)
