@@ -21,6 +21,11 @@ below anything that moves a voxel's content.
 CLOSE_GRID = 0.5
 """The same for two grids that mean the same voxels, one of them noisily: up to half a voxel."""
 
+LONGEST_MM, SHORTEST_MM = 1e9, 1e-9
+"""Beyond these, lengths come from a damaged header, and their squares lose their digits."""
+
+_SINGULAR = 1e-6  # volume of the box that the axes' unit vectors span
+
 Agreement = Literal["same", "close", "different"]
 
 
@@ -40,7 +45,11 @@ class Grid:
         affine = np.asarray(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise GeometryError(f"affine must be 4 x 4 and finite; got {affine.tolist()}.")
-        if abs(np.linalg.det(affine[:3, :3])) < np.finfo(np.float64).tiny:
+        largest = np.abs(affine[:3]).max(axis=0)
+        if largest.max() > LONGEST_MM or 0 < largest[:3].min() < SHORTEST_MM:
+            raise GeometryError(f"affine has impossible lengths: {affine[:3].tolist()} mm.")
+        lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+        if not lengths.all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < _SINGULAR:
             raise GeometryError(f"affine is singular: {affine[:3, :3].tolist()}.")
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "affine", affine)

@@ -16,6 +16,12 @@ from medseg.io.atomic import whole_file
 from medseg.io.dicom import open_series
 
 MAKER = "medseg"
+_MAY_BE_EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+    "StudyID", "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
+)  # fmt: skip
+"""Tags of type 2 of the Patient, Study and Frame of Reference modules (PS3.3)."""
+
 _SERIES_NUMBER = 900  # far from a scanner's own
 
 
@@ -63,10 +69,9 @@ def write_dicom_seg(
 
 def _segmentation(paths: Sequence[Path], frames: NDArray[Any], class_names: Sequence[str]) -> Any:
     import highdicom
-    import pydicom
 
     return highdicom.seg.Segmentation(
-        source_images=[pydicom.dcmread(path, stop_before_pixels=True) for path in paths],
+        source_images=[_with_all_tags(path) for path in paths],
         pixel_array=frames.astype(np.uint8),
         segmentation_type=highdicom.seg.SegmentationTypeValues.LABELMAP,
         segment_descriptions=[
@@ -83,6 +88,17 @@ def _segmentation(paths: Sequence[Path], frames: NDArray[Any], class_names: Sequ
         device_serial_number="0",
         omit_empty_frames=False,  # else a volume comes back with fewer slices than it has
     )
+
+
+def _with_all_tags(path: Path) -> Any:
+    """Return a slice's tags; those that may be empty but not absent are added where absent."""
+    import pydicom
+
+    slice_ = pydicom.dcmread(path, stop_before_pixels=True)
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in slice_:
+            setattr(slice_, keyword, "")
+    return slice_
 
 
 def _description(number: int, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def parse_npy(path: Path, head: bytes) -> Layout:
         readers = {(1, 0): np.lib.format.read_array_header_1_0}
         reader = readers.get(version, np.lib.format.read_array_header_2_0)
         shape, fortran, dtype = reader(stream)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         cause = f"the .npy header cannot be read ({str(error).splitlines()[0]})"
         raise VolumeError(path, "bad-header", cause, WRITE_AGAIN) from error
     check_type(path, dtype, str(dtype))

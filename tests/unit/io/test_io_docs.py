@@ -5,7 +5,7 @@ from pathlib import Path
 
 import medseg.io
 
-SOURCE = "\n".join(path.read_text() for path in Path(medseg.io.__file__).parent.glob("*.py"))
+SOURCES = {path.name: path.read_text() for path in Path(medseg.io.__file__).parent.glob("*.py")}
 
 
 def documented(page, heading):
@@ -14,13 +14,13 @@ def documented(page, heading):
 
 
 def test_every_refusal_is_documented(repository):
-    raised = set(re.findall(r'VolumeError\(\s*[^,()]+(?:\([^()]*\))?,\s*"([a-z-]+)"', SOURCE))
+    source = "\n".join(SOURCES.values())
+    raised = set(re.findall(r'VolumeError\(\s*[^,()]+(?:\([^()]*\))?,\s*"([a-z-]+)"', source))
     assert len(raised) > 30
     assert documented((repository / "docs/volumes.md").read_text(), "Refusals") == raised
 
 
 def test_every_warning_is_documented(repository):
-    told = set(re.findall(r'f?"([a-z]+(?:-[a-z]+)*): ', SOURCE)) & {
-        *re.findall(r'"([a-z-]+): ', SOURCE)
-    }
-    assert documented((repository / "docs/volumes.md").read_text(), "Warnings") == told - {"key"}
+    source = "\n".join(text for name, text in SOURCES.items() if name != "write.py")
+    told = set(re.findall(r'f?"([a-z]+(?:-[a-z]+)*): ', source))
+    assert documented((repository / "docs/volumes.md").read_text(), "Warnings") == told
