@@ -7,11 +7,12 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from medseg.core.errors import GeometryError, ManifestError, OptionError, VolumeError, problems
-from medseg.core.manifest import IGNORE, Case, Manifest, load_manifest
+from medseg.core.manifest import Case, Manifest, load_manifest
 from medseg.core.runs import write_json
+from medseg.data.listings import msd_content, nnunet_content, splits
 from medseg.data.progress import track
 from medseg.data.sources import SPLITS
 from medseg.data.volumes import write_images, write_label
@@ -49,10 +50,10 @@ def write_layout(manifest: Manifest, folder: Path, layout: Layout, overwrite: bo
     _write_volumes(manifest, folder, layout, values)
     if layout == "nnunet":
         if len(manifest.folds) > 1:
-            write_json(folder / SPLITS, _splits(manifest))
-        content = _nnunet_content(manifest, values)
+            write_json(folder / SPLITS, splits(manifest))
+        content = nnunet_content(manifest, values)
     else:
-        content = _msd_content(manifest)
+        content = msd_content(manifest)
     write_json(folder / DATASET, content)  # last: without it, there is no data set
     written = load_manifest(folder)
     written.require_files((*written.training, *written.test))
@@ -146,58 +147,6 @@ def _targets(manifest: Manifest, folder: Path, case: Case, part: str, layout: La
         return [images / f"{case.case_id}.nii.gz"]
     numbers = range(len(manifest.channel_names))
     return [images / f"{case.case_id}_{number:04d}.nii.gz" for number in numbers]
-
-
-def _texts(manifest: Manifest) -> dict[str, Any]:
-    texts = {"name": manifest.name, "description": manifest.description}
-    return {**texts, "reference": "", "licence": manifest.licence, "release": "", **manifest.extra}
-
-
-def _nnunet_content(manifest: Manifest, values: Mapping[int, int]) -> dict[str, Any]:
-    labels = {name: values[value] for name, value in manifest.labels.items()}
-    if manifest.ignore_value is not None:
-        labels[IGNORE] = values[manifest.ignore_value]
-    return {
-        **_texts(manifest),
-        "channel_names": {str(i): name for i, name in enumerate(manifest.channel_names)},
-        "labels": labels,
-        "numTraining": len(manifest.training),
-        "file_ending": ".nii.gz",
-    }
-
-
-def _splits(manifest: Manifest) -> list[dict[str, list[str]]]:
-    parts = [manifest.split(fold) for fold in manifest.folds]
-    return [
-        {"train": [c.case_id for c in train], "val": [c.case_id for c in validation]}
-        for train, validation in parts
-    ]
-
-
-def _msd_content(manifest: Manifest) -> dict[str, Any]:
-    labels = {str(value): name for name, value in manifest.labels.items()}
-    if manifest.ignore_value is not None:
-        labels[str(manifest.ignore_value)] = IGNORE
-    tests = [_msd_entry(case, "Ts") for case in manifest.test]
-    return {
-        **_texts(manifest),
-        "tensorImageSize": "4D" if len(manifest.channel_names) > 1 else "3D",
-        "modality": {str(i): name for i, name in enumerate(manifest.channel_names)},
-        "labels": labels,
-        "numTraining": len(manifest.training),
-        "numTest": len(manifest.test),
-        "training": [_msd_entry(case, "Tr") for case in manifest.training],
-        # MSD lists a test case by its image alone; an object only where more is known of it.
-        "test": [entry["image"] if len(entry) == 1 else entry for entry in tests],
-    }
-
-
-def _msd_entry(case: Case, part: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {"image": f"./images{part}/{case.case_id}.nii.gz"}
-    if case.label:
-        entry["label"] = f"./labels{part}/{case.case_id}.nii.gz"
-    more = {"fold": case.fold, "group": case.group or None, "site": case.site or None}
-    return entry | {key: value for key, value in more.items() if value is not None}
 
 
 def _advise(manifest: Manifest, folder: Path, layout: Layout) -> None:
