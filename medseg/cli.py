@@ -36,7 +36,7 @@ VERBS = {
         "medseg.data.options:PhantomOptions",
     ),
     "manifest": Verb(
-        "build a manifest from MSD, nnU-Net, a CSV or image and label folders; draw folds",
+        "build a manifest from MSD, nnU-Net, BIDS, a CSV or folders; draw folds; convert back",
         "medseg.data.convert:write_manifest",
         "medseg.data.options:ManifestOptions",
     ),

@@ -212,7 +212,8 @@ def load_manifest(
     content = _read_json(path)
     home = Path(root) if root is not None else path.parent
     if "training" not in content and "numTraining" in content:
-        content = {**content, "training": _nnunet_cases(home, content), "test": []}
+        training, test = (_nnunet_cases(home, content, part) for part in ("Tr", "Ts"))
+        content = {**content, "training": training, "test": test}
     return parse_manifest(content, path, home, contradictions)
 
 
@@ -228,15 +229,19 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _nnunet_cases(folder: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _nnunet_cases(folder: Path, content: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
     """List the cases of an nnU-Net v2 raw folder: imagesTr/X_0000.nii.gz, labelsTr/X.nii.gz."""
     ending = str(content.get("file_ending", ".nii.gz"))
     channels = max(len(_channel_names(content, [])), 1)
     cases = []
-    for first in sorted((folder / "imagesTr").glob(f"*_0000{ending}")):
+    for first in sorted((folder / f"images{part}").glob(f"*_0000{ending}")):
         case_id = first.name[: -len(f"_0000{ending}")]
-        images = [f"imagesTr/{case_id}_{channel:04d}{ending}" for channel in range(channels)]
-        cases.append({"case_id": case_id, "image": images, "label": f"labelsTr/{case_id}{ending}"})
+        images = [f"images{part}/{case_id}_{channel:04d}{ending}" for channel in range(channels)]
+        label = f"labels{part}/{case_id}{ending}"
+        case: dict[str, Any] = {"case_id": case_id, "image": images}
+        if part == "Tr" or (folder / label).exists():  # labels of test cases are optional
+            case["label"] = label
+        cases.append(case)
     return cases
 
 

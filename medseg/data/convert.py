@@ -1,4 +1,4 @@
-"""From other data set layouts to a manifest, and the drawing of its folds."""
+"""From other data set layouts to a manifest, and from there to MSD's and nnU-Net's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medseg.core.errors import ManifestError, OptionError
 from medseg.core.manifest import IGNORE, Case, Manifest, case_id_of, parse_manifest
 from medseg.core.runs import atomic_text
+from medseg.data.folds import draw_folds, name_by_pattern
+from medseg.data.layouts import write_layout
 from medseg.data.options import ManifestOptions
 from medseg.data.sources import read_source
 
@@ -22,25 +22,31 @@ log = logging.getLogger("medseg")
 
 
 def write_manifest(options: ManifestOptions) -> None:
-    """Build a manifest, draw its folds if asked, and write it.
+    """Build a manifest, draw its folds if asked, and write it or the data set it describes.
 
     Raises:
         OptionError: If the output exists, or the source is of no known kind.
         ManifestError: If the source is wrong, or lies where the output's paths cannot reach.
         VolumeError: If a label file whose values are needed is refused.
     """
-    if options.output.exists() and not options.overwrite:
-        raise OptionError(f"{options.output} exists. Add --overwrite, or choose another --output.")
+    home = options.output if options.to == "medseg" else options.source
+    if options.to == "medseg" and home.exists() and not options.overwrite:
+        raise OptionError(f"{home} exists. Add --overwrite, or choose another --output.")
     manifest = read_source(options)
-    if options.root is None:
-        manifest = _relative_to(manifest, options.output.parent)
+    manifest = name_by_pattern(manifest, options.group_pattern, options.site_pattern)
+    root = manifest.root
+    if options.to == "medseg" and options.root is None:
+        root = options.output.parent
+        manifest = _relative_to(manifest, root)
     if options.folds is not None:
         manifest = draw_folds(manifest, options.folds, options.seed)
     # What would be refused when read is not written.
-    root = options.root or options.output.parent
-    checked = parse_manifest(json.loads(manifest_text(manifest)), options.output, root)
-    save_manifest(checked, options.output)
-    _summarize(checked)
+    checked = parse_manifest(json.loads(manifest_text(manifest)), home, root)
+    if options.to == "medseg":
+        save_manifest(checked, options.output)
+    else:
+        write_layout(checked, options.output, options.to, options.overwrite)
+    _summarize(checked, options.output)
 
 
 def _relative_to(manifest: Manifest, folder: Path) -> Manifest:
@@ -72,32 +78,6 @@ def _relative_to(manifest: Manifest, folder: Path) -> Manifest:
         training=tuple(map(placed, manifest.training)),
         test=tuple(map(placed, manifest.test)),
     )
-
-
-def draw_folds(manifest: Manifest, folds: int, seed: int) -> Manifest:
-    """Return the manifest with its training cases in folds of about equal size.
-
-    Cases of one group share a fold. The draw depends on the seed and the names alone, not on the
-    order of the cases.
-
-    Raises:
-        OptionError: If there are fewer groups than folds, or fewer than two folds.
-    """
-    sizes = Counter(case.group or case.case_id for case in manifest.training)
-    if not 2 <= folds <= len(sizes) or seed < 0:
-        raise OptionError(
-            f"--folds must be from 2 to the number of groups, {len(sizes)}, and --seed at least 0; "
-            f"got {folds} and {seed}."
-        )
-    groups = np.random.default_rng(seed).permutation(sorted(sizes)).tolist()
-    filled = [0] * folds
-    fold_of: dict[str, int] = {}
-    for group in sorted(groups, key=lambda name: -sizes[name]):  # large groups first
-        fold = filled.index(min(filled))
-        fold_of[group] = fold
-        filled[fold] += sizes[group]
-    cases = [replace(c, fold=fold_of[c.group or c.case_id]) for c in manifest.training]
-    return replace(manifest, training=tuple(cases))
 
 
 def save_manifest(manifest: Manifest, path: Path) -> None:
@@ -149,12 +129,12 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _summarize(manifest: Manifest) -> None:
+def _summarize(manifest: Manifest, output: Path) -> None:
     sizes = Counter(case.fold for case in manifest.training)
     folds = ", ".join(f"{fold}: {sizes[fold]}" for fold in manifest.folds) or "none"
     log.info(
         "%s: %d training cases (folds: %s), %d test cases; classes: %s",
-        manifest.path,
+        output,
         len(manifest.training),
         folds,
         len(manifest.test),

@@ -1,29 +1,29 @@
-"""Where manifests come from: MSD and nnU-Net, tables, pairs of folders."""
+"""Where manifests come from: MSD, nnU-Net, BIDS, tables, pairs of folders."""
 
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from medseg.core.errors import ManifestError, OptionError, VolumeError, problems, suggestion
-from medseg.core.manifest import ENDINGS, Manifest, case_id_of, load_manifest, parse_manifest
+from medseg.core.errors import ManifestError, OptionError, problems, suggestion
+from medseg.core.manifest import ENDINGS, Manifest, case_id_of, load_manifest
+from medseg.data.bids import read_bids
+from medseg.data.labels import labelled
 from medseg.data.options import ManifestOptions
-from medseg.io import read_volume
 
 log = logging.getLogger("medseg")
 
-MAX_VALUES = 255
-"""More values than this in a label file: it is an image, or a soft label."""
+SPLITS = "splits_final.json"
+"""nnU-Net's folds, beside its dataset.json."""
 
-_CASE_COLUMNS = ("case_id", "fold", "group")
+_CASE_COLUMNS = ("case_id", "fold", "group", "site")
 
 
 def read_source(options: ManifestOptions) -> Manifest:
@@ -48,18 +48,49 @@ def _kind_of(options: ManifestOptions) -> str:
         return "msd"
     if source.suffix == ".csv":
         return "csv"
+    if (source / "dataset_description.json").is_file():
+        return "bids"
     if (source / options.images).is_dir():
         return "folders"
     if not source.exists():
         raise OptionError(f"--source {source}: no such file or folder.")
     raise OptionError(
-        f"--source {source} is neither a .json or .csv file nor a folder with dataset.json or "
-        f"{options.images}/. Name the folders with --images and --labels."
+        f"--source {source} is neither a .json or .csv file nor a folder with dataset.json, "
+        f"dataset_description.json or {options.images}/. "
+        "Name the folders with --images and --labels."
     )
 
 
 def _read_json(options: ManifestOptions) -> Manifest:
-    return load_manifest(options.source, options.root)
+    manifest = load_manifest(options.source, options.root)
+    splits = manifest.path.with_name(SPLITS)
+    if manifest.folds or not splits.is_file():
+        return manifest
+    return _with_splits(manifest, splits)
+
+
+def _with_splits(manifest: Manifest, splits: Path) -> Manifest:
+    """Return the manifest with the folds of nnU-Net's splits_final.json.
+
+    Raises:
+        ManifestError: If the splits do not put each training case into one fold.
+    """
+    try:
+        content = json.loads(splits.read_text(encoding="utf-8"))
+        folds = [str(name) for split in content for name in split["val"]]
+        fold_of = {str(name): fold for fold, split in enumerate(content) for name in split["val"]}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ManifestError(
+            f"{splits} is not a list of splits with `train` and `val` ({error}). "
+            "Correct it, or move it away."
+        ) from error
+    if sorted(folds) != sorted(case.case_id for case in manifest.training):
+        raise ManifestError(
+            f"{splits}: the `val` lists do not name each training case of {manifest.path} once. "
+            "Correct the file, or move it away and draw folds with --folds."
+        )
+    cases = [replace(case, fold=fold_of[case.case_id]) for case in manifest.training]
+    return replace(manifest, training=tuple(cases))
 
 
 def _read_csv(options: ManifestOptions) -> Manifest:
@@ -84,7 +115,7 @@ def _read_csv(options: ManifestOptions) -> Manifest:
         raise ManifestError(problems(source, found))
     home = options.root or source.parent
     cases = [_row_case(row, channels, home) for row in rows]
-    return _labelled(cases, options, home, channels)
+    return labelled(cases, options, home, channels)
 
 
 def _is_channel(column: str) -> bool:
@@ -116,7 +147,7 @@ def _read_folders(options: ManifestOptions) -> Manifest:
     """Pair the files of two folders by their names without endings."""
     home = options.root or options.source
     images = _volumes(options.source / options.images)
-    labels = _volumes(options.source / options.labels)
+    labels = _volumes(options.source / (options.labels or "labels"))
     if stray := sorted(labels.keys() - images.keys()):
         log.warning("labels without an image are left out: %s", ", ".join(stray))
     if bare := sorted(images.keys() - labels.keys()):
@@ -127,7 +158,7 @@ def _read_folders(options: ManifestOptions) -> Manifest:
         if case_id in labels:
             entry["label"] = os.path.relpath(labels[case_id], home)
         cases.append(entry)
-    return _labelled(cases, options, home, ["image"])
+    return labelled(cases, options, home, ["image"])
 
 
 def _volumes(folder: Path) -> dict[str, Path]:
@@ -150,54 +181,10 @@ def _volumes(folder: Path) -> dict[str, Path]:
     return {case_id_of(path.name): path for path in files}
 
 
-def _labelled(
-    cases: Iterable[dict[str, Any]], options: ManifestOptions, home: Path, channels: Sequence[str]
-) -> Manifest:
-    """Build a manifest of cases whose label values are known only from the files."""
-    listed = list(cases)
-    content = {
-        "name": options.source.resolve().stem,
-        "channel_names": {str(i): name for i, name in enumerate(options.channels or channels)},
-        "labels": {"background": 0, "unknown": 1},
-        "training": [case for case in listed if "label" in case],
-        "test": [case for case in listed if "label" not in case],
-    }
-    checked = parse_manifest(content, options.source, home)
-    values = _label_values(checked)
-    names = {f"class_{value}": value for value in values if value > 0}
-    return replace(checked, labels={"background": 0, **names})
-
-
-def _label_values(manifest: Manifest) -> list[int]:
-    """Return all values of the label files.
-
-    Raises:
-        ManifestError: With every file that is not a label map.
-    """
-    log.info("reading the label values of %d files", len(manifest.training))
-    values: set[int] = set()
-    found = []
-    for case in manifest.training:
-        path = manifest.file(str(case.label))
-        try:
-            here = np.unique(read_volume(path, channels=1, non_finite="error").array)
-        except VolumeError as error:
-            found.append(str(error))
-            continue
-        if len(here) > MAX_VALUES or here[0] < 0 or not np.array_equal(here, np.rint(here)):
-            found.append(
-                f"{path}: not a label map: {len(here)} values from {here[0]} to {here[-1]}"
-            )
-            continue
-        values.update(int(value) for value in here)
-    if found:
-        raise ManifestError(problems(manifest.path, found))
-    return sorted(values)
-
-
 _READERS: Mapping[str, Callable[[ManifestOptions], Manifest]] = {
     "msd": _read_json,
     "nnunet": _read_json,
+    "bids": read_bids,
     "csv": _read_csv,
     "folders": _read_folders,
 }
