@@ -135,7 +135,7 @@ def test_every_refused_case_is_named_at_once(manifest, tmp_path):
 def test_a_folder_in_place_of_an_image_is_named_not_opened(manifest, tmp_path):
     (manifest.root / "a.nii").unlink()
     (manifest.root / "a.nii").mkdir()
-    with pytest.raises(ManifestError, match=r"case 'a': .*not-a-file"):
+    with pytest.raises(ManifestError, match=r"case 'a': .*no-dicom"):
         Cache(tmp_path / "cache", manifest, Preprocessing()).prepare(manifest.training)
 
 

@@ -148,7 +148,7 @@ class TestFolders:
         message = str(caught.value)
         assert "has 2 problems" in message
         assert "a.nii.gz: not a label map: 2 values from 0.0 to 0.5" in message
-        assert "b.nii.gz: not-nifti" in message
+        assert "b.nii.gz: not-a-volume" in message
         assert not (source / "m.json").exists()
 
     def test_labels_without_any_class_are_refused(self, source):
