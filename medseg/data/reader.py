@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
-from medseg.data.resample import resample
+from medseg.data.resample import on_grid
 from medseg.io import Volume, read_volume
 from medseg.io.read import Conflicts, NonFinite
 
@@ -75,7 +74,7 @@ class VolumeReader(ImageReader):  # type: ignore[misc]
             array = first.array
             channel_dim = float("nan") if array.ndim <= 3 else -1
         else:
-            array = np.stack([_on_grid(volume, first) for volume in img])
+            array = np.stack([on_grid(volume, first.grid) for volume in img])
             channel_dim = 0
         return array, {
             MetaKeys.AFFINE: first.grid.affine,
@@ -84,10 +83,3 @@ class VolumeReader(ImageReader):  # type: ignore[misc]
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.ORIGINAL_CHANNEL_DIM: channel_dim,
         }
-
-
-def _on_grid(volume: Volume, first: Volume) -> NDArray[Any]:
-    if volume.grid.is_same(first.grid):
-        return volume.array
-    values = torch.from_numpy(volume.array.astype(np.float32))[None]
-    return np.asarray(resample(values, volume.grid, first.grid)[0].numpy())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medseg.core.geometry import Grid
+from medseg.io import Volume
 
 _SLAB_VOXELS = 1 << 22
 """Target voxels sampled at once; bounds the memory of the coordinates to about 50 MB."""
@@ -41,6 +44,14 @@ def resample(values: Tensor, source: Grid, target: Grid) -> Tensor:
         slab = F.grid_sample(values[None], grid[None], padding_mode="border", align_corners=True)
         out[:, start:stop] = slab[0]
     return out
+
+
+def on_grid(volume: Volume, grid: Grid) -> NDArray[Any]:
+    """Return the values of a 3-D volume on a grid: as they are if it is theirs, else float32."""
+    if volume.grid.is_same(grid):
+        return volume.array
+    values = torch.from_numpy(volume.array.astype(np.float32))
+    return np.asarray(resample(values[None], volume.grid, grid)[0].numpy())
 
 
 def _rearranged(values: Tensor, to_source: NDArray[np.float64], target: Grid) -> Tensor | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medseg.core.errors import GeometryError, VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.manifest import Case, Manifest
-from medseg.io import Volume, read_volume, write_label_map, write_volume
+from medseg.io import read_volume, write_label_map, write_volume
 from medseg.io.write import label_dtype
 
 _LABEL_ROUNDING = 1e-3
@@ -38,24 +38,17 @@ def write_images(manifest: Manifest, case: Case, targets: Sequence[Path]) -> tup
     same = [file.grid.is_same(grid) for file in files]
     if per_file > 1:
         channels = [files[0].array[..., index] for index in range(count)]
+    elif all(same):
+        channels = [file.array for file in files]
     else:
-        pairs = zip(files, same, strict=True)
-        channels = [file.array if fits else _resampled(file, grid) for file, fits in pairs]
-    if len(targets) == 1:
-        write_volume(targets[0], channels[0] if count == 1 else np.stack(channels, axis=-1), grid)
-    else:
-        for target, channel in zip(targets, channels, strict=True):
-            write_volume(target, channel, grid)
+        from medseg.data.resample import on_grid  # torch, which is needed only here
+
+        channels = [on_grid(file, grid) for file in files]
+    if len(targets) < count:
+        channels = [np.stack(channels, axis=-1)]
+    for target, channel in zip(targets, channels, strict=True):
+        write_volume(target, channel, grid, like=manifest.file(case.images[0]))
     return grid, not all(same)
-
-
-def _resampled(volume: Volume, grid: Grid) -> NDArray[np.float32]:
-    import torch
-
-    from medseg.data.resample import resample
-
-    values = torch.from_numpy(volume.array.astype(np.float32))
-    return np.asarray(resample(values[None], volume.grid, grid)[0].numpy(), dtype=np.float32)
 
 
 def write_label(source: Path, target: Path, grid: Grid, values: Mapping[int, int]) -> None:
@@ -88,7 +81,7 @@ def write_label(source: Path, target: Path, grid: Grid, values: Mapping[int, int
     stored = np.zeros(whole.shape, dtype=dtype)
     for value in there:
         stored[whole == value] = values[value]
-    write_label_map(target, stored, volume.grid, dtype)
+    write_label_map(target, stored, volume.grid, dtype, like=source)
 
 
 def _whole(path: Path, array: NDArray[Any]) -> NDArray[Any]:

@@ -259,7 +259,7 @@ class TestRefusals:
         assert not (tmp_path / "x" / "dataset.json").exists()
 
     def test_a_refusing_disk_ends_it_at_once(self, source, tmp_path, monkeypatch):
-        def full(path, array, grid):
+        def full(path, array, grid, like):
             raise VolumeError(path, "write-failed", "No space left on device", "free space")
 
         monkeypatch.setattr(volumes, "write_volume", full)
