@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from medseg.core.errors import ManifestError, OptionError, problems, suggestion
-from medseg.core.manifest import ENDINGS, Manifest, case_id_of, load_manifest
+from medseg.core.manifest import VOLUME_ENDINGS, Manifest, case_id_of, load_manifest
 from medseg.data.bids import read_bids
 from medseg.data.labels import labelled
 from medseg.data.options import ManifestOptions
+from medseg.io.dicom import holds_dicom
 
 log = logging.getLogger("medseg")
 
@@ -169,16 +170,19 @@ def _volumes(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder. Name it with --images or --labels.")
-    endings = tuple(ending for ending in ENDINGS if ending != ".img")  # its .hdr stands for it
     files = [
         path
         for path in sorted(folder.iterdir())
-        if path.name.lower().endswith(endings) and not path.name.startswith(".")
+        if not path.name.startswith(".") and _is_volume(path)
     ]
     twice = [name for name, n in Counter(case_id_of(path.name) for path in files).items() if n > 1]
     if twice:
         raise ManifestError(f"{folder}: more than one file for {', '.join(twice)}. Keep one.")
     return {case_id_of(path.name): path for path in files}
+
+
+def _is_volume(path: Path) -> bool:
+    return holds_dicom(path) if path.is_dir() else path.name.lower().endswith(VOLUME_ENDINGS)
 
 
 _READERS: Mapping[str, Callable[[ManifestOptions], Manifest]] = {

@@ -6,7 +6,6 @@ import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from medseg.core.errors import OptionError, problems
@@ -19,10 +18,7 @@ from medseg.core.manifest import (
     load_manifest,
 )
 from medseg.inference.options import Format
-from medseg.io.dicom import is_dicom
-
-_TRIED_FILES = 10
-"""Files of a folder that are opened to find out whether it holds a DICOM series."""
+from medseg.io.dicom import holds_dicom
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's suffix of the files of a multi-channel case
 
@@ -109,7 +105,7 @@ def _volumes_below(folder: Path, output: Path) -> list[Path]:
             for name in folders
             if not name.startswith(".") and (Path(place) / name).resolve() != output.resolve()
         )
-        if _holds_dicom(Path(place), names):
+        if holds_dicom(Path(place)):
             found.append(Path(place))
         found += [
             Path(place) / name
@@ -117,12 +113,6 @@ def _volumes_below(folder: Path, output: Path) -> list[Path]:
             if name.lower().endswith(VOLUME_ENDINGS) and not name.startswith(".")
         ]
     return found
-
-
-def _holds_dicom(folder: Path, names: list[str]) -> bool:
-    """Return whether a folder holds a DICOM series, from a few of its files."""
-    others = (name for name in sorted(names) if not name.lower().endswith(VOLUME_ENDINGS))
-    return any(is_dicom(folder / name) for name in islice(others, _TRIED_FILES))
 
 
 def _ending(image: Path | str, written: Format) -> str:

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid, rounded
+from medseg.core.manifest import ENDINGS
 from medseg.io.layout import grid_of
 from medseg.io.stream import DAMAGED, open_regular
 from medseg.io.text import LPS_TO_RAS
@@ -35,6 +37,7 @@ _BYTES_PER_VALUE = 8 * 2  # the slices as GDCM gives them, and the volume they a
 _MOST_FILES = 100_000
 _MAGIC = b"DICM"  # after a preamble of 128 bytes
 _ENDINGS = (".dcm", ".ima", ".dicom")  # of files that may lack the preamble
+_TRIED_FILES = 10
 _NOTES = ("dicomdir", "thumbs.db")  # files that belong to a folder, not to a series
 _META_BYTES = 1024  # the file's class stands near its beginning
 _PIXEL_DATA: dict[Literal["little", "big"], bytes] = {
@@ -172,6 +175,16 @@ def is_dicom(path: Path) -> bool:
             return file.read(132)[128:] == _MAGIC
     except (VolumeError, OSError):
         return False
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Return whether a folder holds DICOM files, from a few of its files."""
+    files = (
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.lower().endswith(ENDINGS)
+    )
+    return any(is_dicom(path) for path in islice(files, _TRIED_FILES))
 
 
 def _sorted_files(folder: Path) -> tuple[dict[str, list[tuple[Path, Tags]]], list[Path]]:
