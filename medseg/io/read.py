@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ class Volume:
 
     array: NDArray[Any]
     grid: Grid
-    warnings: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
 
 
 def read_volume(
@@ -93,7 +93,7 @@ def read_volume(
     if channels is not None:
         array = _as_channels(path, array, channels)
     array = _checked_values(path, array, non_finite, warnings)
-    return Volume(array, source.grid, tuple(warnings))
+    return Volume(array, source.grid, warnings)
 
 
 def read_grid(path: Path | str, series_uid: str | None = None) -> Grid:

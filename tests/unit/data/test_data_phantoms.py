@@ -174,7 +174,7 @@ class TestDataSet:
             np.testing.assert_array_equal(label.array, made.label)
             np.testing.assert_array_equal(image.grid.affine, made.grid.affine)
             assert image.grid.displacement(label.grid) == 0.0
-            assert image.warnings == label.warnings == ()
+            assert image.warnings == label.warnings == []
             assert set(np.unique(label.array)) == set(LABELS.values())
 
     def test_the_filed_manifest_is_what_is_written_by_default(

@@ -251,7 +251,7 @@ def test_any_valid_nifti_is_read_as_nibabel_reads_it(made):
     content, plain, array, (slope, inter) = made
     volume = attempt_bytes("valid.nii", content)
     assert volume is not None
-    assert volume.warnings == ()
+    assert volume.warnings == []
     kind = nib.Nifti1Image if plain[:4] in (b"\x5c\1\0\0", b"\0\0\1\x5c") else nib.Nifti2Image
     peer = kind.from_stream(io.BytesIO(plain))
     np.testing.assert_allclose(volume.grid.affine, peer.affine, rtol=0, atol=1e-3)

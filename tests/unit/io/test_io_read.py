@@ -52,7 +52,7 @@ def test_values_type_and_affine_come_back_exactly(tmp_path, name, kind):
     assert volume.array.dtype == np.int16
     np.testing.assert_array_equal(volume.array, values())
     np.testing.assert_allclose(volume.grid.affine, AFFINE)
-    assert volume.warnings == ()
+    assert volume.warnings == []
 
 
 def test_big_endian_is_read_as_native_values(tmp_path):

@@ -28,7 +28,7 @@ def test_labels_and_grid_come_back(tmp_path, name):
     assert volume.array.dtype == np.uint8
     np.testing.assert_array_equal(volume.array, LABEL)
     np.testing.assert_array_equal(volume.grid.affine, GRID.affine)
-    assert volume.warnings == ()
+    assert volume.warnings == []
 
 
 def test_a_sheared_grid_is_written_as_sform_alone(tmp_path):
@@ -36,7 +36,7 @@ def test_a_sheared_grid_is_written_as_sform_alone(tmp_path):
     header = nib.load(tmp_path / "x.nii").header
     assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 0)
     np.testing.assert_allclose(header.get_sform(), OBLIQUE, rtol=1e-6)
-    assert read_volume(tmp_path / "x.nii").warnings == ()
+    assert read_volume(tmp_path / "x.nii").warnings == []
 
 
 def test_a_single_slice_stays_three_dimensional(tmp_path):
@@ -147,7 +147,7 @@ def test_a_contradicting_header_is_not_taken_over(tmp_path):
     nib.save(image, tmp_path / "image.nii")
     write_label_map(tmp_path / "x.nii", LABEL, GRID, like=tmp_path / "image.nii")
     written = read_volume(tmp_path / "x.nii")
-    assert written.warnings == ()
+    assert written.warnings == []
     np.testing.assert_array_equal(written.grid.affine, GRID.affine)
 
 
