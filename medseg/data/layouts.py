@@ -12,7 +12,7 @@ from typing import Literal
 from medseg.core.errors import GeometryError, ManifestError, OptionError, VolumeError, problems
 from medseg.core.manifest import Case, Manifest, load_manifest
 from medseg.core.runs import write_json
-from medseg.data.listings import msd_content, nnunet_content, splits
+from medseg.data.listings import BACKGROUND, msd_content, nnunet_content, splits
 from medseg.data.progress import track
 from medseg.data.sources import SPLITS
 from medseg.data.volumes import write_images, write_label
@@ -45,8 +45,8 @@ def write_layout(manifest: Manifest, folder: Path, layout: Layout, overwrite: bo
     """
     cases = (*manifest.training, *manifest.test)
     manifest.require_files(cases)
-    _clear(folder, [manifest.path, *(p for c in cases for p in manifest.files(c))], overwrite)
     values = _values(manifest, layout)
+    _clear(folder, [manifest.path, *(p for c in cases for p in manifest.files(c))], overwrite)
     _write_volumes(manifest, folder, layout, values)
     if layout == "nnunet":
         if len(manifest.folds) > 1:
@@ -96,12 +96,20 @@ def _values(manifest: Manifest, layout: Layout) -> dict[int, int]:
     """Return the value to write for each value in the label files.
 
     nnU-Net wants consecutive values with `ignore` as the highest; MSD takes any.
+
+    Raises:
+        ManifestError: If a class besides 0 has the name that nnU-Net keeps for 0.
     """
     old = list(manifest.labels.values())
     if manifest.ignore_value is not None:
         old.append(manifest.ignore_value)
     if layout == "msd":
         return {value: value for value in old}
+    if manifest.labels.get(BACKGROUND, 0) != 0:
+        raise ManifestError(
+            f"{manifest.path}: the label {BACKGROUND!r} has the value "
+            f"{manifest.labels[BACKGROUND]}, which nnU-Net keeps for 0. Give it another name."
+        )
     new = {value: index for index, value in enumerate(old)}
     if changed := [f"{value} → {index}" for value, index in new.items() if value != index]:
         log.info("nnU-Net wants consecutive label values: %s", ", ".join(changed))

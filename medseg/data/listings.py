@@ -7,6 +7,9 @@ from typing import Any
 
 from medseg.core.manifest import IGNORE, Case, Manifest
 
+BACKGROUND = "background"
+"""nnU-Net refuses any other name of class 0."""
+
 
 def _texts(manifest: Manifest) -> dict[str, Any]:
     texts = {"name": manifest.name, "description": manifest.description}
@@ -15,7 +18,8 @@ def _texts(manifest: Manifest) -> dict[str, Any]:
 
 def nnunet_content(manifest: Manifest, values: Mapping[int, int]) -> dict[str, Any]:
     """Return nnU-Net's dataset.json, given the value written for each value of the manifest."""
-    labels = {name: values[value] for name, value in manifest.labels.items()}
+    labels = {name: values[value] for name, value in manifest.labels.items() if value}
+    labels = {BACKGROUND: 0, **labels}
     if manifest.ignore_value is not None:
         labels[IGNORE] = values[manifest.ignore_value]
     return {

@@ -52,12 +52,12 @@ def write_images(manifest: Manifest, case: Case, targets: Sequence[Path]) -> tup
 
 
 def write_label(source: Path, target: Path, grid: Grid, values: Mapping[int, int]) -> None:
-    """Write a label map with its values exchanged.
+    """Write a label map on its image's grid, with its values exchanged.
 
     Args:
         source: The label file.
         target: Where to write it.
-        grid: The image's grid.
+        grid: The image's grid; nnU-Net refuses labels whose spacing is not the very same.
         values: The value to write for each value that may occur.
 
     Raises:
@@ -81,7 +81,7 @@ def write_label(source: Path, target: Path, grid: Grid, values: Mapping[int, int
     stored = np.zeros(whole.shape, dtype=dtype)
     for value in there:
         stored[whole == value] = values[value]
-    write_label_map(target, stored, volume.grid, dtype, like=source)
+    write_label_map(target, stored, grid, dtype, like=source)
 
 
 def _whole(path: Path, array: NDArray[Any]) -> NDArray[Any]:

@@ -230,6 +230,27 @@ class TestLayouts:
         assert written.dtype == np.uint8
         assert set(np.unique(written)) == {0, 3}
 
+    def test_a_label_on_a_noisy_grid_gets_the_grid_of_its_image(self, source, tmp_path):
+        noisy = Grid(GRID.shape, AFFINE @ np.diag([1.0005, 1, 1, 1]))
+        write_volume(source.parent / "l/a.nii.gz", np.full(GRID.shape, 3, np.uint8), noisy)
+        folder = convert(source, tmp_path / "x", "nnunet")
+        written = read_volume(folder / "labelsTr/case.a.nii.gz").grid
+        np.testing.assert_array_equal(written.affine, AFFINE)
+
+    def test_class_0_has_the_name_that_nnunet_asks_for(self, source, tmp_path):
+        content = json.loads(source.read_text())
+        content["labels"] = {"air": 0, "gland": 3, "spot": 7, "ignore": 250}
+        source.write_text(json.dumps(content))
+        folder = convert(source, tmp_path / "x", "nnunet")
+        labels = json.loads((folder / "dataset.json").read_text())["labels"]
+        assert labels == {"background": 0, "gland": 1, "spot": 2, "ignore": 3}
+        content["labels"] = {"air": 0, "background": 3, "spot": 7, "ignore": 250}
+        source.write_text(json.dumps(content))
+        with pytest.raises(
+            ManifestError, match="'background' has the value 3, which nnU-Net keeps for 0"
+        ):
+            convert(source, tmp_path / "y", "nnunet")
+
     def test_folds_can_be_drawn_on_the_way(self, source, tmp_path):
         folder = convert(source, tmp_path / "x", "msd", folds=4, group_pattern=r"\w$")
         cases = load_manifest(folder).training
