@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.check.findings import Finding
-from medseg.check.output import Result
 from medseg.check.labels import LABEL_ROUNDING
+from medseg.check.output import Result
 from medseg.core.errors import OptionError, VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.manifest import Case, Manifest
