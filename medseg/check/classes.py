@@ -62,7 +62,7 @@ def absent_classes(facts: SetFacts) -> Iterator[Finding]:
         if len(having) == 1 and len(labelled) >= FEWEST:
             words = f"class {name!r} occurs in this case alone of {len(labelled)}"
             yield finding("warning", "rare-class", having[0].case_id, words)
-        elif len(labelled) >= FEWEST and USUAL * len(labelled) <= len(having) < len(labelled):
+        elif len(labelled) >= FEWEST and _usual(len(having), len(labelled)):
             for case, label in labelled:
                 if value not in label.voxels and label.voxels:
                     words = (
@@ -75,12 +75,17 @@ def absent_classes(facts: SetFacts) -> Iterator[Finding]:
             yield finding("warning", "fold-without-class", "", words)
 
 
+def _usual(number: int, of: int) -> bool:
+    """Return whether something is the rule: in nearly all cases, or in all but one."""
+    return number >= min(USUAL * of, of - 1)
+
+
 def stray_components(facts: SetFacts) -> Iterator[Finding]:
     """Find pieces apart of a class that is one piece in nearly all cases."""
     for value, name in class_names(facts).items():
         having = [(case, label) for case, label in facts.labelled if value in label.pieces]
         whole = sum(len(label.pieces[value]) == 1 for _, label in having)
-        if len(having) < FEWEST or whole < min(USUAL * len(having), len(having) - 1):
+        if len(having) < FEWEST or not _usual(whole, len(having)):
             continue
         for case, label in having:
             largest, *rest = label.pieces[value]

@@ -73,12 +73,14 @@ def bad_fits(facts: SetFacts) -> Iterator[Finding]:
     for case, fit, scores in _scored(facts):
         label = case.label.file if case.label else ""
         border, mirror, shift = scores
-        if fit.mirror < CERTAIN_MIRROR or (fit.mirror < 0 and mirror < FAR):
+        mirrored = fit.mirror < CERTAIN_MIRROR or (fit.mirror < 0 and mirror < FAR)
+        shifted = fit.shift < CERTAIN_SHIFT or (fit.shift < SHIFT_GAIN and shift < FAR)
+        if mirrored and not (shifted and fit.shift < fit.mirror):
             axes = " and ".join(_AXES[axis] for axis in fit.mirrored)
             words = f"{label}: its borders fit the image {_percent(fit.mirror)} better if {axes} " \
                     "is mirrored"  # fmt: skip
             code = "mirrored-label"
-        elif fit.shift < CERTAIN_SHIFT or (fit.shift < SHIFT_GAIN and shift < FAR):
+        elif shifted:
             axis, by = fit.shifted
             words = (
                 f"{label}: its borders fit the image {_percent(fit.shift)} better if moved by "
