@@ -17,6 +17,9 @@ FEW_VOXELS = 5
 FAR = 5.0
 """Robust standard deviations of the logarithm of a volume; lesions vary by that already."""
 
+NEAR = 2.0
+"""Voxels: a piece so near is most likely the same structure, across a thin spot."""
+
 UNLIKE = math.log(5.0)
 """And at least so far from the median volume."""
 
@@ -89,7 +92,7 @@ def stray_components(facts: SetFacts) -> Iterator[Finding]:
             continue
         for case, label in having:
             largest, *rest = label.pieces[value]
-            if rest:
+            if rest and label.gaps[value] > NEAR:
                 words = (
                     f"{label.file}: class {name!r} has {len(rest)} pieces apart "
                     f"({int(np.sum(rest))} voxels beside {largest}, up to "

@@ -106,7 +106,7 @@ def duplicate_labels(facts: SetFacts) -> Iterator[Finding]:
         (lambda label: label.profile, FEWEST_TURNED, "a turned or mirrored copy of"),
     ):
         large = [(c, label) for c, label in listed if sum(label.voxels.values()) >= fewest]
-        for (case, label), (other, same) in _alike(large, key):
+        for (case, label), (other, same) in map(_odd_one_first, _alike(large, key)):
             pair = frozenset((str(label.file), str(same.file)))
             if pair in told or _same_image(case, other):
                 continue
@@ -115,6 +115,12 @@ def duplicate_labels(facts: SetFacts) -> Iterator[Finding]:
             unsure = how != "equal to" or "unlisted" in (case.job.part, other.job.part)
             yield finding("warning" if unsure else "error", "duplicate-label", case.job.case_id,
                           words, label.file, same.file)  # fmt: skip
+
+
+def _odd_one_first(pair: tuple[Listed[Fact], Listed[Fact]]) -> tuple[Listed[Fact], Listed[Fact]]:
+    """Put the case without an image first, if just one has none: it is the one to be told."""
+    (case, _), (other, _) = pair
+    return (pair[1], pair[0]) if case.images and not other.images else pair
 
 
 def _same_image(case: CaseFacts, other: CaseFacts) -> bool:

@@ -106,8 +106,9 @@ def intensity_outliers(facts: SetFacts) -> Iterator[Finding]:
         ]
         unlike: dict[int, list[str]] = {}
         for name, feature, least in FEATURES:
-            for number in np.flatnonzero(outliers([feature(i) for _, i in listed], least)):
-                unlike.setdefault(int(number), []).append(name)
+            far = outliers([feature(image) for _, image in listed], least)
+            for place in np.flatnonzero(far):
+                unlike.setdefault(int(place), []).append(name)
         for number, names in unlike.items():
             case, image = listed[number]
             words = (

@@ -19,6 +19,9 @@ MOST_VOXELS = 128
 FEWEST_VOXELS = 30
 """Of a label: fewer have no border to speak of."""
 
+SHORTEST_AXIS = 10
+"""Of a volume, voxels: in a thinner one there is no room to move a label."""
+
 RING = 3
 """Voxels around the label whose intensities set the window."""
 
@@ -53,7 +56,10 @@ class Fit:
 def measure_fit(image: NDArray[Any], label: NDArray[Any]) -> Fit | None:
     """Measure how well a label fits its image, both of one shape; None if it cannot be told."""
     image, label = thinned(image), thinned(label)
-    if np.count_nonzero(label) < FEWEST_VOXELS or min(label.shape) < 3 or not (label == 0).any():
+    if (
+        not FEWEST_VOXELS <= np.count_nonzero(label) < label.size
+        or min(label.shape) < SHORTEST_AXIS
+    ):
         return None
     steps = intensity_steps(image, label)
     average = float(np.mean([step.mean() for step in steps]))

@@ -21,6 +21,12 @@ from medseg.io import read_volume
 FEWEST = 6
 """Cases from which the usual fit of the set is known."""
 
+TELLING = 0.1
+"""Median logarithm of label against mirrored label, from which borders tell anything in a set."""
+
+LEAST_MIRROR = -0.03
+"""A mirrored label that fits 3 % better may do so by chance."""
+
 LEAST_SIGMA = 0.05
 """Of a logarithm: a set cannot be so uniform that 5 % matter."""
 
@@ -73,7 +79,7 @@ def bad_fits(facts: SetFacts) -> Iterator[Finding]:
     for case, fit, scores in _scored(facts):
         label = case.label.file if case.label else ""
         border, mirror, shift = scores
-        mirrored = fit.mirror < CERTAIN_MIRROR or (fit.mirror < 0 and mirror < FAR)
+        mirrored = fit.mirror < CERTAIN_MIRROR or (fit.mirror < LEAST_MIRROR and mirror < FAR)
         shifted = fit.shift < CERTAIN_SHIFT or (fit.shift < SHIFT_GAIN and shift < FAR)
         if mirrored and not (shifted and fit.shift < fit.mirror):
             axes = " and ".join(_AXES[axis] for axis in fit.mirrored)
@@ -100,7 +106,7 @@ def _percent(logarithm: float) -> str:
 
 
 def _scored(facts: SetFacts) -> list[tuple[CaseFacts, Fit, NDArray[np.float64]]]:
-    """Return each case's fit with its robust scores; scores are 0 in a small set."""
+    """Return each case's fit with its robust scores; scores are 0 where the set tells nothing."""
     fits = [(case, case.fit) for case in facts.cases if case.fit is not None]
     if not fits:
         return []
@@ -108,7 +114,8 @@ def _scored(facts: SetFacts) -> list[tuple[CaseFacts, Fit, NDArray[np.float64]]]
     table = np.where(np.isfinite(table), table, 1.0)
     distance = table - np.median(table, axis=0)
     sigma = np.maximum(MAD_TO_SIGMA * np.median(np.abs(distance), axis=0), LEAST_SIGMA)
-    scores = distance / sigma if len(fits) >= FEWEST else np.zeros_like(table)
+    known = len(fits) >= FEWEST and float(np.median(table[:, 1])) > TELLING
+    scores = distance / sigma if known else np.zeros_like(table)
     return [(case, fit, row) for (case, fit), row in zip(fits, scores, strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from medseg.core.manifest import (
     load_manifest,
     parse_manifest,
 )
+from medseg.engine.progress import printable
 from medseg.io import read_volume
 
 IMAGES, LABELS = "images", "labels"
@@ -30,11 +32,10 @@ IMAGES, LABELS = "images", "labels"
 MOST_VALUES = 255
 """More values than this in a label file: it is an image, or a soft label."""
 
-MOST_NAMED = 10
-"""Unlisted files of a folder that are findings of their own."""
+MOST_UNLISTED = 10
+"""Unlisted files of a folder; if there are more, and more than listed ones, it is a selection."""
 
-MOST_UNLISTED = 50
-"""Unlisted files of which the content is read; the folder of a download may hold thousands."""
+log = logging.getLogger("medseg")
 
 
 def open_data_set(path: Path, root: Path | None) -> tuple[Manifest, list[Finding]]:
@@ -133,8 +134,7 @@ def unlisted_jobs(
         known: What was found already; a file that is named there is not named again.
 
     Returns:
-        Jobs for the first of them, to be compared with the listed ones, and a finding for each, or
-        one for a whole folder that holds many.
+        A job for each, so that it is compared with the listed ones, and a finding.
     """
     cases = (*manifest.training, *manifest.test)
     images = {manifest.file(name) for case in cases for name in case.images}
@@ -144,22 +144,19 @@ def unlisted_jobs(
     jobs: list[CaseJob] = []
     found: list[Finding] = []
     for folder, paths in _beside(images | labels):
-        room = MOST_UNLISTED - len(jobs)
-        jobs += [_unlisted(path, manifest, folder in label_folders) for path in paths[:room]]
-        found += _name_unlisted(folder, [p for p in paths if str(p) not in told], max(room, 0))
+        listed = sum(path.parent == folder and path.exists() for path in images | labels)
+        if len(paths) > max(MOST_UNLISTED, listed):
+            log.info("%s: %d volumes are in no case; the manifest is a selection of the folder",
+                     printable(str(folder)), len(paths))  # fmt: skip
+            continue
+        jobs += [_unlisted(path, manifest, folder in label_folders) for path in paths]
+        found += [
+            finding("warning", "unlisted-file", case_id_of(path.name),
+                    f"{path}: in no case of the manifest", path)
+            for path in paths
+            if str(path) not in told
+        ]  # fmt: skip
     return jobs, found
-
-
-def _name_unlisted(folder: Path, paths: Sequence[Path], read: int) -> Iterator[Finding]:
-    if len(paths) > MOST_NAMED:
-        words = f"{folder}: {len(paths)} volumes are in no case, the first {paths[0].name}"
-        if len(paths) > read:
-            words += f"; the content of {len(paths) - read} was not compared"
-        yield finding("warning", "unlisted-file", "", words, *paths)
-        return
-    for path in paths:
-        words = f"{path}: in no case of the manifest"
-        yield finding("warning", "unlisted-file", case_id_of(path.name), words, path)
 
 
 def _unlisted(path: Path, manifest: Manifest, is_label: bool) -> CaseJob:

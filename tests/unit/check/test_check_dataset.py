@@ -75,7 +75,7 @@ class TestCase:
 
     @pytest.mark.parametrize("channels", [2, 3])
     def test_an_image_has_as_many_channels_as_the_manifest_names(self, case, tmp_path, channels):
-        four_d = np.stack([np.arange(120).reshape(GRID.shape)] * 2, axis=-1)
+        four_d = np.arange(240).reshape(*GRID.shape, 2)
         image(tmp_path, "a", array=four_d)
         findings = case(channels=("T1w", "T2w", "PD")[:channels])
         if channels == 2:
@@ -127,7 +127,8 @@ class TestCase:
         assert "b.nii.gz: every voxel of channel 0 is 0.0" in told
 
     def test_channels_on_another_grid_are_worth_knowing(self, case, tmp_path):
-        image(tmp_path, "b", grid=Grid.from_spacing(GRID.shape, (2, 2, 2)))
+        values = np.arange(120).reshape(GRID.shape) ** 2
+        image(tmp_path, "b", grid=Grid.from_spacing(GRID.shape, (2, 2, 2)), array=values)
         told = only(case(("PET", "CT"), ("a", "b")), "info", "channel-grids-differ")
         assert "will be resampled onto the first channel's grid: spacing (2.0, 2.0, 2.0) mm" in told
 
