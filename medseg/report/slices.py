@@ -38,7 +38,9 @@ _RAS = ("LR", "PA", "IS")
 Voxel = tuple[int, int, int]
 
 
-def draw(image: Volume, reference: Volume, prediction: Volume, centre: Voxel) -> str:
+def draw(
+    image: Volume, reference: Volume, prediction: Volume, centre: Voxel, whole: bool = False
+) -> str:
     """Draw axial, coronal and sagittal slices through a voxel, all at one scale.
 
     Args:
@@ -46,6 +48,7 @@ def draw(image: Volume, reference: Volume, prediction: Volume, centre: Voxel) ->
         reference: Labels on the same grid.
         prediction: Labels on the same grid.
         centre: Where the slices cross, in the axes of the files.
+        whole: Show the whole volume instead of the part that holds structures.
 
     Returns:
         A PNG as a data URI.
@@ -56,7 +59,8 @@ def draw(image: Volume, reference: Volume, prediction: Volume, centre: Voxel) ->
     spacing = [grid.spacing[axis] for axis in axes]
     arrays = [to_ras(array, grid) for array in (values, reference.array, prediction.array)]
     point = _ras_voxel(centre, grid)
-    box = _box((arrays[1] > 0) | (arrays[2] > 0), spacing, point)
+    shown = (arrays[1] > 0) | (arrays[2] > 0)
+    box = _box(np.ones_like(shown) if whole else shown, spacing, point)
     arrays = [array[box] for array in arrays]
     point = tuple(p - part.start for p, part in zip(point, box, strict=True))
     slices = [
