@@ -140,7 +140,8 @@ def _affine(
         warnings.append("no-orientation: neither sform nor qform is set; axes are taken as RAS")
     elif sform is not None:
         used = grid_of(path, shape, sform)
-        warnings += _conflicts(used, qform, np.where(flat, used.spacing, spacing))
+        shown = np.where(flat, used.spacing, spacing)
+        warnings += _conflicts(used, qform, shown, _quaternion_noise(raw))
     return np.asarray(np.diag([units, units, units, 1.0]) @ affine, dtype=np.float64)
 
 
@@ -160,14 +161,33 @@ def _qform(raw: Any, spacing: NDArray[np.float64]) -> NDArray[np.float64]:
     if not rest > -_LONG_QUATERNION:  # no rotation at all; NaN included
         return affine * np.nan
     flip = -1.0 if float(raw["pixdim"][0]) < 0 else 1.0
-    rotation = quat2mat([math.sqrt(max(0.0, rest)), b, c, d])
+    rotation = quat2mat([math.sqrt(rest) if rest > _rounding(raw) else 0.0, b, c, d])
     affine[:3, :3] = rotation * (spacing * [1.0, 1.0, flip])
     affine[:3, 3] = [float(raw[f"qoffset_{axis}"]) for axis in "xyz"]
     return affine
 
 
+def _quaternion_noise(raw: Any) -> float:
+    """Return the angle that rounding leaves open, radians.
+
+    The fourth component is what the stored three leave of a unit length; near half a turn it is
+    the root of a difference of rounded numbers.
+    """
+    rest = 1.0 - sum(float(raw[f"quatern_{axis}"]) ** 2 for axis in "bcd")
+    rounding = _rounding(raw)
+    return 2.0 * rounding / math.sqrt(max(rest, rounding))
+
+
+def _rounding(raw: Any) -> float:
+    """Return what rounding does to the length of a quaternion; nibabel's threshold."""
+    return 3.0 * float(np.finfo(raw["quatern_b"].dtype).eps)
+
+
 def _conflicts(
-    used: Grid, qform: NDArray[np.float64] | None, spacing: NDArray[np.float64]
+    used: Grid,
+    qform: NDArray[np.float64] | None,
+    spacing: NDArray[np.float64],
+    noise: float,
 ) -> Iterator[str]:
     """Tell where qform and pixdim contradict the sform, which is used.
 
@@ -175,6 +195,7 @@ def _conflicts(
         used: The grid by the sform.
         qform: The affine by the qform, if coded.
         spacing: pixdim.
+        noise: Angle that the qform leaves open, radians.
     """
     stated = np.asarray(used.spacing)
     # float32 header fields agree to about 1e-6; a hundredth of a voxel over the volume matters.
@@ -189,5 +210,5 @@ def _conflicts(
         moved = used.displacement(Grid(used.shape, qform))
     except GeometryError:
         moved = math.inf
-    if moved > SAME_GRID:
+    if not moved <= SAME_GRID + noise * used.diagonal_mm / min(used.spacing):
         yield "form-conflict: sform and qform place the volume differently; the sform is used"

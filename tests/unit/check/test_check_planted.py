@@ -129,7 +129,7 @@ def two_forms(data):
 NOISE = np.random.default_rng(5)
 FAULTS = {
     "truncated": lambda d: d.image("case_c").write_bytes(d.image("case_c").read_bytes()[:-40]),
-    "not-nifti": lambda d: d.image("case_c").write_text("no volume, only text " * 40),
+    "not-a-volume": lambda d: d.image("case_c").write_text("no volume, only text " * 40),
     "non-finite": image(lambda a: np.where(a > np.sort(a.ravel())[-4], np.nan, a)),
     "form-conflict": two_forms,
     "constant-image": image(np.zeros_like),
@@ -172,7 +172,7 @@ FAULTS = {
     "image-in-two-parts": lambda d: d.test.append({"image": "images/case_c.nii.gz", "case_id": "t"}),
 }  # fmt: skip
 ERRORS = {
-    "truncated", "not-nifti", "constant-image", "image-is-label", "label-grid-close",
+    "truncated", "not-a-volume", "constant-image", "image-is-label", "label-grid-close",
     "label-grid-differs", "label-outside-image", "label-of-another-case", "not-a-label",
     "unknown-label", "duplicate-image", "duplicate-label", "swapped-labels", "incomplete-case",
     "case-id-twice", "group-in-two-folds", "patient-in-two-folds", "image-in-two-parts",
