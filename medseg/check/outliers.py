@@ -15,7 +15,10 @@ from medseg.check.findings import Finding, finding
 from medseg.core.geometry import Grid, rounded
 
 FEWEST = 5
-"""Cases from which one may be called unlike the others."""
+"""Cases from which the usual spread is known."""
+
+FEW_FACTOR = 2.0
+"""Among fewer cases, one is told only if it differs by twice what matters otherwise."""
 
 FAR = 6.0
 """Robust standard deviations (1.4826 MAD) from the median; scanners and sites reach 4 to 5."""
@@ -48,12 +51,24 @@ def deviations(values: ArrayLike) -> tuple[NDArray[np.float64], float]:
 def outliers(values: ArrayLike, least: float) -> NDArray[np.bool_]:
     """Return which values are far from the others, and by more than `least`.
 
-    None if there are few values, or if so many are far that they are a kind of their own.
+    None if so many are far that they are a kind of their own. Of few values it is one that is far
+    beyond the range of at least two others.
     """
     distance, sigma = deviations(values)
+    if len(distance) < FEWEST:
+        return _odd_one(np.asarray(values, dtype=np.float64), least)
     far = np.abs(distance) > max(FAR * sigma, least)
-    rare = len(far) >= FEWEST and int(far.sum()) <= max(1, RARE * len(far))
+    rare = int(far.sum()) <= max(1, RARE * len(far))
     return far if rare else np.zeros_like(far)
+
+
+def _odd_one(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
+    odd = np.zeros(len(values), dtype=bool)
+    for number, value in enumerate(values):
+        others = np.delete(values, number)
+        if len(others) >= 2 and np.ptp(others) < least:
+            odd[number] = np.abs(others - value).min() > FEW_FACTOR * least
+    return odd
 
 
 def clipped_images(facts: SetFacts) -> Iterator[Finding]:
