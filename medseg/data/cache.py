@@ -35,10 +35,22 @@ from medseg.core.errors import (
 from medseg.core.manifest import Case, Manifest
 from medseg.data import resample, transforms
 from medseg.data.transforms import IGNORE_INDEX, Prepared, Preprocessing, prepare_case
-from medseg.io import dicom, layout, metaimage, nifti, npy, nrrd, read, stream, text, volume_files
+from medseg.io import (
+    dicom,
+    dicom_files,
+    layout,
+    metaimage,
+    nifti,
+    npy,
+    nrrd,
+    read,
+    stream,
+    text,
+    volume_files,
+)
 from medseg.io.stream import open_regular
 
-_READERS = (read, layout, stream, nifti, metaimage, nrrd, text, npy, dicom)
+_READERS = (read, layout, stream, nifti, metaimage, nrrd, text, npy, dicom, dicom_files)
 _CODE = (transforms, resample, *_READERS)
 """The modules that decide what an entry holds: a change in one of them makes new entries."""
 

@@ -17,7 +17,7 @@ from medseg.core.manifest import VOLUME_ENDINGS, Manifest, case_id_of, load_mani
 from medseg.data.bids import read_bids
 from medseg.data.labels import labelled
 from medseg.data.options import ManifestOptions
-from medseg.io.dicom import holds_dicom
+from medseg.io.dicom_files import holds_dicom
 
 log = logging.getLogger("medseg")
 

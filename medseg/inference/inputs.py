@@ -18,7 +18,7 @@ from medseg.core.manifest import (
     load_manifest,
 )
 from medseg.inference.options import Format
-from medseg.io.dicom import holds_dicom
+from medseg.io.dicom_files import holds_dicom
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's suffix of the files of a multi-channel case
 

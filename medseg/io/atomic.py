@@ -32,9 +32,7 @@ def whole_file(
     ending = "".join(Path(path.name[-8:]).suffixes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name[:100]}.", suffix=f".tmp{ending}", dir=path.parent
-        )
+        handle, name = tempfile.mkstemp(prefix=".medseg-", suffix=f".tmp{ending}", dir=path.parent)
     except OSError as error:
         raise _failed(path, error, cure) from error
     os.close(handle)
@@ -45,15 +43,27 @@ def whole_file(
             os.fsync(file.fileno())
         temporary.chmod(usual_mode())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except failures as error:
         raise _failed(path, error, cure) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _sync_folder(folder: Path) -> None:
+    """Bring the new name to the disk too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some network file systems cannot
+    finally:
+        os.close(handle)
+
+
 def _failed(path: Path, error: Exception, cure: str) -> VolumeError:
     lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     cause = lines[-1] if lines else type(error).__name__
     return VolumeError(
-        path, "write-failed", cause, cure or "free space, or choose another --output"
+        path, "write-failed", cause, cure or "see to space and permissions, or write elsewhere"
     )

@@ -57,12 +57,12 @@ def write_dicom_seg(
     """
     if not source.is_dir():
         raise VolumeError(source, "not-a-series", "DICOM-SEG refers to the slices of a series",
-                          "use --format nifti for other inputs")  # fmt: skip
+                          "write NIfTI for other inputs")  # fmt: skip
     paths = open_series(source, series_uid).paths
     frames = np.ascontiguousarray(label.T)  # slices, rows, columns
     # highdicom answers tags that a source lacks or misuses by any of these.
     failures = (OSError, ValueError, AttributeError, KeyError, TypeError)
-    with whole_file(path, failures, "free space, or use --format nifti") as temporary:
+    with whole_file(path, failures, "see to space and permissions, or write NIfTI") as temporary:
         _segmentation(paths, frames, class_names).save_as(temporary)
         _read_back(temporary, paths, frames)
 

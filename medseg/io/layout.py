@@ -20,6 +20,7 @@ MAX_TRAILING_BYTES = 1 << 20
 
 _SLAB = 1 << 22  # values scaled at once, so that scaling takes no second volume in float64
 _TEXT_BYTES = 64  # generous for one number written out
+_TEXT_MEMORY = 192  # for one number on its way from text to array
 
 _KINDS = "iuf"  # integers and real numbers; RGB and complex are no intensities
 _MAX_ITEM_BYTES = 8  # no float128: its layout depends on the platform
@@ -82,8 +83,10 @@ class Layout:
     @property
     def memory_bytes(self) -> int:
         """Bytes that reading takes."""
-        scaled = math.prod(self.sizes) * self._scaled_type.itemsize if self._is_scaled else 0
-        return self.data_bytes + scaled
+        count = math.prod(self.sizes)
+        scaled = count * self._scaled_type.itemsize if self._is_scaled else 0
+        written = 0 if self.spelling == "binary" else count * _TEXT_MEMORY
+        return self.data_bytes + scaled + written
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -168,8 +171,8 @@ def _fill(target: NDArray[Any], part: Part, spelling: Spelling) -> int:
         skip = part.skip
         if skip < 0:
             if there is None:
-                raise VolumeError(part.path, "bad-header", "a negative skip of compressed data",
-                                  DAMAGED)  # fmt: skip
+                cause = "compressed data counted from their end"
+                raise VolumeError(part.path, "unsupported-encoding", cause, WRITE_AGAIN)
             skip = max(there - target.nbytes, 0)
         if there is not None and there < skip + target.nbytes:
             raise _truncated(part.path, target, there - skip)
@@ -190,7 +193,7 @@ def _spelled(target: NDArray[Any], stream: ByteStream, spelling: Spelling) -> in
             values = np.frombuffer(content[: len(content) // target.itemsize * target.itemsize],
                                    dtype=target.dtype)  # fmt: skip
         else:
-            words = text.decode("ascii").split()
+            words = text.replace(b"_", b"?").decode("ascii").split()  # Python's 1_0 is no number
             values = np.array([target.dtype.type(word) for word in words], dtype=target.dtype)
     except (ValueError, OverflowError) as error:
         cause = f"the numbers cannot be read ({error})"

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from medseg.core.errors import VolumeError
 from medseg.io.layout import WRITE_AGAIN, Layout, Part, check_type, grid_of
 from medseg.io.stream import Packing
-from medseg.io.text import LPS_TO_RAS, data_files, numbers, whole
+from medseg.io.text import LPS_TO_RAS, data_files, numbers, unit_in_mm, whole
 
-_FIRST_LINE = re.compile(rb"\s*[A-Z][A-Za-z]* *= *\S")
+_FIRST_LINE = re.compile(rb"\s*[A-Z][A-Za-z]*[ \t]*[=:][ \t]*\S")
+_SIGN = re.compile(r"[=:]")
 _TYPES = {
     "CHAR": "i1", "UCHAR": "u1", "SHORT": "i2", "USHORT": "u2", "INT": "i4", "UINT": "u4",
     "LONG": "i4", "ULONG": "u4", "LONG_LONG": "i8", "ULONG_LONG": "u8", "FLOAT": "f4",
     "DOUBLE": "f8",
 }  # fmt: skip
-_UNITS_TO_MM = {"um": 0.001, "mm": 1.0, "cm": 10.0}
 
 
 def is_metaimage(head: bytes) -> bool:
@@ -49,6 +49,8 @@ def parse_metaimage(path: Path, head: bytes) -> Layout:
     warnings: list[str] = []
     affine = _affine(path, fields, rank, warnings)
     binary = _is_true(fields.get("BinaryData", "True"))
+    if channels > 1:
+        shape = (*shape, 1, 1)[: max(rank, 3)]  # channels come after three axes of space
     return Layout(
         path,
         sizes=(channels, *shape) if channels > 1 else shape,
@@ -56,7 +58,7 @@ def parse_metaimage(path: Path, head: bytes) -> Layout:
         grid=grid_of(path, shape, affine),
         parts=_parts(path, fields, listed, start),
         warnings=tuple(warnings),
-        axes=(*range(1, rank + 1), 0) if channels > 1 else None,
+        axes=(*range(1, len(shape) + 1), 0) if channels > 1 else None,
         spelling="binary" if binary else "decimal",
     )
 
@@ -67,10 +69,10 @@ def _fields(path: Path, head: bytes) -> tuple[dict[str, str], list[str], int]:
     position = 0
     for line in head.splitlines(keepends=True):
         position += len(line)
-        key, found, value = line.decode("utf-8", "surrogateescape").partition("=")
-        if found:
-            fields[key.strip()] = value.strip()
-        if key.strip() == "ElementDataFile":
+        key, *value = _SIGN.split(line.decode("utf-8", "surrogateescape"), maxsplit=1)
+        if value:
+            fields[key.strip()] = value[0].strip()
+        if value and key.strip() == "ElementDataFile":
             rest = head[position:].decode("utf-8", "surrogateescape").splitlines()
             return fields, rest, position
     raise VolumeError(path, "bad-header", "the text header has no end", WRITE_AGAIN)
@@ -111,9 +113,7 @@ def _affine(
     if matrix[3:, :3].any() or matrix[:3, 3:].any():
         cause = "space is mixed with another axis"
         raise VolumeError(path, "bad-geometry", cause, WRITE_AGAIN)
-    units = _UNITS_TO_MM.get(fields.get("DistanceUnits", "mm"), 1.0)
-    if units != 1.0:
-        warnings.append(f"units: lengths are given in units of {units:g} mm")
+    units = unit_in_mm(fields.get("DistanceUnits", "").strip("?"), warnings)
     affine = np.eye(4)
     affine[:3, :3] = matrix[:3, :3].T * spacing[:3] * units
     affine[:3, 3] = offset[:3] * units
@@ -131,7 +131,9 @@ def _parts(
     packed = _is_true(fields.get("CompressedData", "False"))
     (skip,) = whole(path, "HeaderSize", fields.get("HeaderSize", "0"), 1)
     packing: Packing = "zlib" if packed else "raw"
+    if named.upper() == "LOCAL" and skip == -1:
+        return (Part(path, start, packing, skip),)
     if named.upper() == "LOCAL":
-        return (Part(path, start, packing),)
+        return (Part(path, max(skip, start), packing),)
     files = data_files(path, named, listed)
     return tuple(Part(file, 0, packing, skip) for file in files)

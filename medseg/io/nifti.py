@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,27 @@ def parse_nifti(path: Path, head: bytes) -> Layout:
     minimum = 0 if is_pair else int(raw["sizeof_hdr"])
     if not (math.isfinite(offset) and offset >= minimum and offset == int(offset)):
         raise VolumeError(path, "bad-header", f"the voxels begin at byte {offset}", WRITE_AGAIN)
-    voxels = Part(_image_of(path) if is_pair else path, packing="auto", skip=int(offset))
-    return Layout(path, shape, dtype, grid, (voxels,), tuple(warnings),
-                  slope=slope, intercept=intercept)  # fmt: skip
+    bits = int(raw["bitpix"])
+    if bits not in (0, 8 * dtype.itemsize):
+        warnings.append(f"bitpix: {bits} bits are told of {dtype.name} values; the type counts")
+    layout = Layout(path, shape, dtype, grid, (Part(path, packing="auto", skip=int(offset)),),
+                    tuple(warnings), slope=slope, intercept=intercept)  # fmt: skip
+    return _with_image(layout, int(offset)) if is_pair else layout
+
+
+def _with_image(layout: Layout, skip: int) -> Layout:
+    """Return the layout of a pair with its voxels in the .img file."""
+    image, rivals = _image_of(layout.path)
+    warnings = list(layout.warnings)
+    if rivals:
+        names = ", ".join(path.name for path in rivals)
+        warnings.append(f"two-images: {image.name} is read; there is {names} too")
+    # Raw voxels may begin as gzip does; they are as long as the header says.
+    whole = not image.name.lower().endswith(".gz") and os.path.getsize(image) >= (  # noqa: PTH202
+        skip + layout.data_bytes
+    )
+    part = Part(image, packing="raw" if whole else "auto", skip=skip)
+    return replace(layout, parts=(part,), warnings=tuple(warnings))
 
 
 def header_of(image: Path) -> Path | None:
@@ -56,22 +76,26 @@ def header_of(image: Path) -> Path | None:
     stem = image.name.removesuffix(".gz").removesuffix(".GZ")
     if not stem.lower().endswith(".img"):
         return None
-    return _beside(image, stem[: -len(".img")], (".hdr", ".hdr.gz", ".HDR", ".HDR.GZ"))
+    return next(iter(_beside(image, stem[: -len(".img")], (".hdr", ".HDR"))), None)
 
 
-def _image_of(header: Path) -> Path:
+def _image_of(header: Path) -> tuple[Path, list[Path]]:
+    """Return the .img of a header, compressed if the header is, and others that could be it."""
     stem = header.name.removesuffix(".gz").removesuffix(".GZ")
     stem = stem[: -len(".hdr")] if stem.lower().endswith(".hdr") else stem
-    image = _beside(header, stem, (".img", ".img.gz", ".IMG", ".IMG.GZ"))
-    if image is None:
+    images = _beside(header, stem, (".img", ".IMG"))
+    if not images:
         raise VolumeError(header, "incomplete-pair", "the .img file is absent",
                           "put it beside the .hdr")  # fmt: skip
-    return image
+    return images[0], images[1:]
 
 
-def _beside(path: Path, stem: str, endings: tuple[str, ...]) -> Path | None:
-    there = (path.with_name(stem + ending) for ending in endings)
-    return next((place for place in there if place.exists()), None)
+def _beside(path: Path, stem: str, endings: tuple[str, ...]) -> list[Path]:
+    """Return the partners that are there, those compressed as `path` is first."""
+    names = [stem + ending + packed for packed in ("", ".gz", ".GZ") for ending in endings]
+    is_packed = path.name.lower().endswith(".gz")
+    names.sort(key=lambda name: name.lower().endswith(".gz") != is_packed)
+    return [path.with_name(name) for name in names if os.path.isfile(path.with_name(name))]  # noqa: PTH113
 
 
 def raw_header(path: Path, head: bytes) -> Any:
@@ -134,6 +158,9 @@ def _affine(
     spacing = np.where(flat & ~(spacing > 0), 1.0, spacing)
     sform = _sform(raw, flat) if int(raw["sform_code"]) > 0 else None
     qform = _qform(raw, spacing) if int(raw["qform_code"]) > 0 else None
+    if sform is not None and qform is not None and not sform[:3].any():
+        sform = None
+        warnings.append("form-conflict: the sform is coded but zero; the qform is used")
     affine = sform if sform is not None else qform
     if affine is None:
         affine = np.diag([*spacing, 1.0])

@@ -10,6 +10,15 @@ import numpy as np
 
 from medseg.core.errors import VolumeError
 from medseg.io.layout import WRITE_AGAIN, Layout, Part, check_type, grid_of
+from medseg.io.text import MOST
+
+_MOST_AXES = 8
+
+# NumPy hands the header to Python's own parser, which answers nonsense in many ways.
+_FAILURES = (
+    ValueError, TypeError, EOFError, SyntaxError, RecursionError, MemoryError, OverflowError,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 def is_npy(head: bytes) -> bool:
@@ -29,11 +38,17 @@ def parse_npy(path: Path, head: bytes) -> Layout:
         readers = {(1, 0): np.lib.format.read_array_header_1_0}
         reader = readers.get(version, np.lib.format.read_array_header_2_0)
         shape, fortran, dtype = reader(stream)
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
-        cause = f"the .npy header cannot be read ({str(error).splitlines()[0]})"
+        numbers = [int(n) for n in shape if not isinstance(n, bool)]
+        if len(numbers) < len(shape) or not 1 <= len(shape) <= _MOST_AXES or max(shape) >= MOST:
+            raise ValueError(f"shape {str(shape)[:80]}")
+    except _FAILURES as error:
+        lines = str(error).splitlines()
+        cause = (
+            f"the .npy header cannot be read ({lines[0][:200] if lines else type(error).__name__})"
+        )
         raise VolumeError(path, "bad-header", cause, WRITE_AGAIN) from error
     check_type(path, dtype, str(dtype))
-    if not shape or min(shape) < 1:
+    if min(shape) < 1:
         raise VolumeError(path, "bad-dimensions", f"shape {shape}", WRITE_AGAIN)
     warning = "no-geometry: .npy holds none; a spacing of 1 mm and RAS axes are assumed"
     return Layout(

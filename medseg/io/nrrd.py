@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from medseg.core.errors import VolumeError
 from medseg.io.layout import WRITE_AGAIN, Layout, Part, Spelling, check_type, grid_of
 from medseg.io.stream import ByteStream, Packing
-from medseg.io.text import LPS_TO_RAS, data_files, numbers, whole
+from medseg.io.text import LPS_TO_RAS, data_files, numbers, unit_in_mm, whole
 
-_MAGIC = re.compile(rb"NRRD000[1-6]\r?\n")
+_MAGIC = re.compile(rb"NRRD00(0[1-6]|\.01)\r?\n")
 _TYPES = {
     "i1": "signed char,int8,int8_t",
     "u1": "uchar,unsigned char,uint8,uint8_t",
@@ -49,9 +49,11 @@ _SHORT_SPACES = {
     "LPS": "left-posterior-superior",
     "RAS": "right-anterior-superior",
     "LAS": "left-anterior-superior",
+    "LPST": "left-posterior-superior",
+    "RAST": "right-anterior-superior",
+    "LAST": "left-anterior-superior",
 }
 _OTHER_SPACES = ("", "scanner-xyz", "3d-right-handed", "3d-left-handed")  # no anatomical axes
-_UNITS_TO_MM = {"mm": 1.0, "um": 0.001, "µm": 0.001, "cm": 10.0, "m": 1000.0}
 
 
 def is_nrrd(head: bytes) -> bool:
@@ -170,21 +172,35 @@ def _affine(
 ) -> NDArray[np.float64]:
     """Return the affine in mm, RAS+."""
     affine = np.eye(4)
+    world = _to_ras(path, fields, warnings)
     if vectors is None:
-        warnings.append("no-orientation: no space directions; axes are taken as LPS")
+        if fields.get("space"):
+            warnings.append("no-orientation: no directions are given; axes run along the space's")
         lengths = fields.get("spacings", "").split()
         for place, axis in enumerate(spatial):
             if axis < len(lengths) and lengths[axis].lower() != "nan":
                 affine[place, place] = numbers(path, "spacings", lengths[axis], 1)[0]
+            else:
+                warnings.append(f"no-geometry: axis {axis} has no spacing; 1 mm is assumed")
+        if "axismins" in fields:
+            warnings.append("no-geometry: axis mins are not used; the origin is taken as 0")
     else:
         for place, axis in enumerate(spatial):
             affine[:3, place] = _in_space(path, vectors[axis] or [])
         _complete(affine, len(spatial))
-    if "spaceorigin" in fields:
-        origin = _vector(path, "space origin", fields["spaceorigin"])
-        affine[:3, 3] = [*origin, 0.0, 0.0][:3]
+    origin = fields.get("spaceorigin", "none")
+    if "nan" in origin.lower() or origin == "none":
+        if vectors is not None:
+            warnings.append("no-geometry: no space origin is given; 0 is assumed")
+    else:
+        components = _vector(path, "space origin", origin)
+        lengths_of = {len(vector) for vector in vectors or () if vector} | {len(components)}
+        if len(lengths_of) > 1:
+            cause = f"directions and origin have {sorted(lengths_of)} components"
+            raise VolumeError(path, "bad-geometry", cause, WRITE_AGAIN)
+        affine[:3, 3] = [*components, 0.0, 0.0][:3]
     affine[:3] *= _unit(path, fields, warnings)
-    return np.asarray(_to_ras(path, fields, warnings) @ affine, dtype=np.float64)
+    return np.asarray(world @ affine, dtype=np.float64)
 
 
 def _in_space(path: Path, vector: list[float]) -> list[float]:
@@ -202,26 +218,23 @@ def _complete(affine: NDArray[np.float64], given: int) -> None:
 
 
 def _unit(path: Path, fields: Mapping[str, str], warnings: list[str]) -> float:
-    words = set(re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))) - {""}
-    if len(words) > 1:
+    words = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))[:3]
+    if len({word for word in words if word}) > 1:
         cause = f"space units {', '.join(sorted(words))} differ"
         raise VolumeError(path, "bad-geometry", cause, WRITE_AGAIN)
-    factor = _UNITS_TO_MM.get(next(iter(words), "mm"), 1.0)
-    if factor != 1.0:
-        warnings.append(f"units: lengths are given in units of {factor:g} mm")
-    return factor
+    return unit_in_mm(max(words, default=""), warnings)
 
 
 def _to_ras(path: Path, fields: Mapping[str, str], warnings: list[str]) -> NDArray[np.float64]:
-    space = fields.get("space", "")
-    words = _SHORT_SPACES.get(space.upper(), space.lower()).split("-")
+    given = fields.get("space", "")
+    space = given.lower().removesuffix("-time")
+    words = _SHORT_SPACES.get(space.upper(), space).split("-")
     if len(words) == 3 and all(word in _SIGNS for word in words):
         return np.diag([*(_SIGNS[word] for word in words), 1.0])
-    if space.lower() not in _OTHER_SPACES:
-        raise VolumeError(path, "bad-geometry", f"an unknown space {space!r}", WRITE_AGAIN)
-    if "spacedirections" in fields:
-        told = f"space {space!r} names no anatomical axes" if space else "no space is named"
-        warnings.append(f"no-orientation: {told}; axes are taken as LPS")
+    if space not in _OTHER_SPACES:
+        raise VolumeError(path, "bad-geometry", f"an unknown space {given!r}", WRITE_AGAIN)
+    told = f"space {given!r} names no anatomical axes" if given else "no space is named"
+    warnings.append(f"no-orientation: {told}; it is taken as LPS")
     return LPS_TO_RAS
 
 

@@ -20,7 +20,7 @@ from medseg.io.metaimage import is_metaimage, parse_metaimage
 from medseg.io.nifti import header_of, is_nifti, parse_nifti
 from medseg.io.npy import is_npy, parse_npy
 from medseg.io.nrrd import is_nrrd, parse_nrrd
-from medseg.io.stream import DAMAGED, ByteStream
+from medseg.io.stream import DAMAGED, GZIP_MAGIC, ByteStream
 
 Conflicts = Literal["warn", "error"]
 NonFinite = Literal["keep", "zero", "error"]
@@ -74,7 +74,7 @@ def read_volume(
             channels last. None takes any shape as it lies.
         non_finite: What NaN and infinite values do: stay, become 0 with a warning, or an error.
         max_bytes: Most memory that the values may take; half of what is available if None.
-        series_uid: The DICOM series to read where a folder holds several.
+        series_uid: The DICOM series to read where a folder holds several; files need none.
 
     Raises:
         VolumeError: With a `code`, if the file is not what it claims to be.
@@ -93,6 +93,9 @@ def read_volume(
     if channels is not None:
         array = _as_channels(path, array, channels)
     array = _checked_values(path, array, non_finite, warnings)
+    if (*array.shape, 1, 1)[:3] != source.grid.shape:
+        raise VolumeError(path, "bad-dimensions", f"an array {array.shape} on a grid "
+                          f"{source.grid.shape}", "convert it to NIfTI")  # fmt: skip
     return Volume(array, source.grid, warnings)
 
 
@@ -121,29 +124,28 @@ def _source(path: Path, series_uid: str | None) -> Layout | Series:
     """Check the header of a file, or the headers of a folder."""
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises on a name that is too long
         return open_series(path, series_uid)
-    if series_uid is not None:
-        raise VolumeError(path, "not-a-series", "series_uid goes with a folder of DICOM files",
-                          "leave it out, or name the folder")  # fmt: skip
     return _layout(path)
 
 
 def _layout(path: Path) -> Layout:
+    header = header_of(path)
+    if header is not None:  # the voxels of a pair may look like anything
+        return _layout(header)
     head = _head(path, HEAD_BYTES)
     if is_metaimage(head) or is_nrrd(head):
         head = _head(path, TEXT_HEAD_BYTES)
     for recognizes, parse in _PARSERS:
         if recognizes(head):
             return parse(path, head)
-    header = header_of(path)
-    if header is not None:
-        return _layout(header)
     if not head:
         raise VolumeError(path, "empty", "the file holds no data", DAMAGED)
     if head[128:132] == b"DICM":
         raise VolumeError(path, "single-dicom", "one file of a DICOM series",
                           "name the folder that holds its series")  # fmt: skip
-    raise VolumeError(path, "not-a-volume", "no NIfTI, MetaImage, NRRD or DICOM by its content",
-                      "convert it to NIfTI, or leave it out")  # fmt: skip
+    packed = head.startswith(GZIP_MAGIC)
+    cause = "gzip within gzip" if packed else "no NIfTI, MetaImage, NRRD or DICOM by its content"
+    cure = "unpack it once" if packed else "convert it to NIfTI, or leave it out"
+    raise VolumeError(path, "not-a-volume", cause, cure)
 
 
 def _head(path: Path, count: int) -> bytes:

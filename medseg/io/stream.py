@@ -216,6 +216,18 @@ class ByteStream:
         return not self._ended
 
 
+def check_name(path: Path) -> None:
+    """Refuse a name that SimpleITK cannot take: it would end the whole process.
+
+    Raises:
+        VolumeError: `unreadable` if the name is not UTF-8.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise VolumeError(path, "unreadable", "its name is not UTF-8", "rename it") from error
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file; a FIFO would block for ever, a folder fails late.
 

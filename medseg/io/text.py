@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +15,18 @@ from medseg.io.layout import WRITE_AGAIN
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From the patient coordinates of DICOM and ITK to those of NIfTI."""
 
+MOST = 2.0**53
+"""Whole numbers beyond are not exact, and nothing is counted so far."""
+
+_UNITS = {
+    1.0: ("mm", "millimeter", "millimeters", "millimetre", "millimetres"),
+    0.001: ("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometer", "micrometers"),
+    10.0: ("cm", "centimeter", "centimeters", "centimetre", "centimetres"),
+    1000.0: ("m", "meter", "meters", "metre", "metres"),
+    1e-6: ("nm", "nanometer", "nanometers"),
+}
 _MAX_FILES = 100_000
-_PATTERN = re.compile(r"%0?\d*d")
+_PATTERN = re.compile(r"(%0?\d{0,2}d)")
 
 
 def numbers(path: Path, name: str, text: str, count: int) -> list[float]:
@@ -25,7 +36,9 @@ def numbers(path: Path, name: str, text: str, count: int) -> list[float]:
         VolumeError: `bad-header` if there are others.
     """
     try:
-        values = [float(word) for word in text.split()]
+        values = [
+            float(word) for word in text.split() if "_" not in text
+        ]  # Python's, no one else's
     except ValueError:
         values = []
     if len(values) != count or not np.isfinite(values).all():
@@ -41,10 +54,23 @@ def whole(path: Path, name: str, text: str, count: int) -> list[int]:
         VolumeError: `bad-header` if there are others.
     """
     values = numbers(path, name, text, count)
-    if any(value != int(value) for value in values):
+    if any(value != int(value) or abs(value) >= MOST for value in values):
         cause = f"{name} must be {count} whole numbers; got {text[:80]!r}"
         raise VolumeError(path, "bad-header", cause, WRITE_AGAIN)
     return [int(value) for value in values]
+
+
+def unit_in_mm(name: str, warnings: list[str]) -> float:
+    """Return a unit of length in mm; a warning tells of any other than mm."""
+    if not name:
+        return 1.0
+    factor = next((mm for mm, names in _UNITS.items() if name.lower() in names), None)
+    if factor is None:
+        warnings.append(f"units: {name[:20]!r} is no known unit of length; mm is assumed")
+        return 1.0
+    if factor != 1.0:
+        warnings.append(f"units: lengths are given in units of {factor:g} mm")
+    return factor
 
 
 def data_files(path: Path, named: str, listed: Sequence[str]) -> list[Path]:
@@ -66,23 +92,29 @@ def data_files(path: Path, named: str, listed: Sequence[str]) -> list[Path]:
         names = _numbered(path, words[0], words[1:4])
     else:
         names = [named]
-    for name in names:
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts or not name or "\x00" in name:
-            cause = f"its data lie in {name[:80]!r}"
-            raise VolumeError(path, "outside-folder", cause, "put the data beside the header")
     if not names:
         raise VolumeError(path, "bad-header", "no data file is named", WRITE_AGAIN)
-    return [path.parent / name for name in names]
+    return [_inside(path, name) for name in names]
+
+
+def _inside(path: Path, name: str) -> Path:
+    """Return a data file by its name in the header's folder, links not being followed."""
+    folder = Path(os.path.abspath(path.parent))  # noqa: PTH100
+    place = Path(os.path.abspath(folder / name))  # noqa: PTH100
+    inside = place.is_relative_to(folder) and place != folder
+    if not name or "\x00" in name or not inside:
+        cause = f"its data lie in {name[:80]!r}"
+        raise VolumeError(path, "outside-folder", cause, "put the data beside the header")
+    if place.name == path.name and place.parent == folder:
+        raise VolumeError(path, "bad-header", "it names itself as its data", WRITE_AGAIN)
+    return path.parent / place.relative_to(folder)
 
 
 def _numbered(path: Path, pattern: str, span: Sequence[str]) -> list[str]:
     first, last, step = whole(path, "the data files", " ".join([*span, "1"][:3]), 3)
-    if step < 1 or not 0 <= (last - first) // step < _MAX_FILES:
+    if step == 0 or not 0 <= (last - first) // step < _MAX_FILES:
         cause = f"the data files run from {first} to {last} by {step}"
         raise VolumeError(path, "bad-header", cause, WRITE_AGAIN)
-    number = _PATTERN.search(pattern)
-    if number is None:
-        return [pattern]
-    before, after = pattern[: number.start()], pattern[number.end() :]
-    return [f"{before}{number[0] % n}{after}" for n in range(first, last + 1, step)]
+    before, number, after = _PATTERN.split(pattern, maxsplit=1)
+    numbers_ = range(first, last + (1 if step > 0 else -1), step)
+    return [f"{before}{number % n}{after}" for n in numbers_]

@@ -14,9 +14,11 @@ from numpy.typing import DTypeLike, NDArray
 from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
 from medseg.io.atomic import whole_file
+from medseg.io.layout import Layout
+from medseg.io.metaimage import is_metaimage, parse_metaimage
 from medseg.io.nifti import is_nifti, parse_nifti, raw_header
 from medseg.io.read import HEAD_BYTES, read_volume
-from medseg.io.stream import ByteStream
+from medseg.io.stream import ByteStream, check_name
 from medseg.io.text import LPS_TO_RAS
 
 COMPRESSION = 1
@@ -57,10 +59,12 @@ def write_label_map(
     Raises:
         VolumeError: `write-failed` if the disk refuses, `unrepresentable` if a value does not fit.
     """
-    stored = array.astype(dtype)
-    if not np.array_equal(stored, array):
-        raise VolumeError(path, "unrepresentable", f"label {array.max()} as {np.dtype(dtype).name}",
-                          "choose a wider type")  # fmt: skip
+    with np.errstate(invalid="ignore"):  # NaN is found below
+        stored = array.astype(dtype)
+    wrong = array[stored != array]
+    if wrong.size:
+        raise VolumeError(path, "unrepresentable", f"label {wrong[0]} as {np.dtype(dtype).name}",
+                          "choose a wider type, or give whole numbers")  # fmt: skip
     write_volume(path, stored, grid, like)
 
 
@@ -78,7 +82,16 @@ def write_volume(path: Path, array: NDArray[Any], grid: Grid, like: Path | None 
         VolumeError: `write-failed` if the disk refuses.
     """
     if array.shape[:3] != grid.shape:
-        raise VolumeError(path, "write-failed", f"array {array.shape}, grid {grid.shape}", "a bug")
+        cause = f"an array {array.shape} on a grid {grid.shape}"
+        raise VolumeError(path, "unrepresentable", cause, "give one with the grid's shape")
+    if (
+        array.dtype.kind not in "iuf"
+        or array.dtype.itemsize not in (1, 2, 4, 8)
+        or (array.dtype == np.float16)
+    ):
+        raise VolumeError(path, "unrepresentable", f"values of type {array.dtype}",
+                          "convert them to integers or real numbers")  # fmt: skip
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     writer = _writer(path)
     with whole_file(path, (OSError, RuntimeError)) as temporary:  # RuntimeError is SimpleITK's
         writer(temporary, array, grid, like)
@@ -94,8 +107,8 @@ def _writer(path: Path) -> Writer:
 
 
 def _write_nifti(path: Path, array: NDArray[Any], grid: Grid, like: Path | None) -> None:
-    source = None if like is None else _clean_header(like, grid)
-    if source is not None and int(source["dim"][0]) < 3:
+    source = _source_header(like, grid)
+    if source is not None and int(source["dim"][0]) < 3 and array.ndim == 3:
         array = array.reshape([int(n) for n in source["dim"][1 : int(source["dim"][0]) + 1]])
     # NIfTI-1 counts voxels in 16 bits and keeps the affine in single precision.
     is_long = max(array.shape) > np.iinfo(np.int16).max
@@ -130,22 +143,30 @@ def _image(array: NDArray[Any], grid: Grid, nifti2: bool) -> nib.Nifti1Image:
     return image
 
 
-def _clean_header(path: Path, grid: Grid) -> Any | None:
+def _source_header(like: Path | None, grid: Grid) -> Any | None:
     """Return the header of a NIfTI file whose geometry is unambiguous and that of `grid`."""
-    if path.is_dir():
+    head = _head(like)
+    if like is None or not is_nifti(head) or not _is_clean(parse_nifti(like, head), grid):
         return None
-    with ByteStream(path) as stream:
-        head = stream.read(HEAD_BYTES)
-    if not is_nifti(head):
-        return None
-    layout = parse_nifti(path, head)
+    return raw_header(like, head)
+
+
+def _head(like: Path | None) -> bytes:
+    if like is None or like.is_dir():
+        return b""
+    with ByteStream(like) as stream:
+        return stream.read(HEAD_BYTES)
+
+
+def _is_clean(layout: Layout, grid: Grid) -> bool:
     same = np.array_equal(layout.grid.affine, grid.affine) and layout.grid.shape == grid.shape
-    return raw_header(path, head) if same and not layout.warnings else None
+    return same and not layout.warnings
 
 
 def _write_metaimage(path: Path, array: NDArray[Any], grid: Grid, like: Path | None) -> None:
     import SimpleITK
 
+    check_name(path)
     image = SimpleITK.GetImageFromArray(
         np.moveaxis(array, (0, 1, 2), (2, 1, 0)), isVector=array.ndim > 3
     )
@@ -153,13 +174,15 @@ def _write_metaimage(path: Path, array: NDArray[Any], grid: Grid, like: Path | N
     image.SetSpacing(grid.spacing)
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection((affine[:3, :3] / np.asarray(grid.spacing)).ravel().tolist())
-    if like is not None and like.suffix.lower() in (".mha", ".mhd"):
+    head = _head(like)
+    if like is not None and is_metaimage(head) and _is_clean(parse_metaimage(like, head), grid):
         # The product of spacing and direction can be taken apart only up to rounding.
+        check_name(like)
         source = SimpleITK.ImageFileReader()
         source.SetImageIO("MetaImageIO")
         source.SetFileName(str(like))
         source.ReadImageInformation()
-        if source.GetSize() == image.GetSize():
+        if source.GetDimension() == image.GetDimension():
             image.SetSpacing(source.GetSpacing())
             image.SetOrigin(source.GetOrigin())
             image.SetDirection(source.GetDirection())
