@@ -13,10 +13,10 @@ from typing import Any
 
 from medseg.core.errors import ManifestError, problems, suggestion
 
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".hdr", ".mha", ".mhd", ".nrrd", ".nhdr")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".hdr.gz", ".hdr", ".mha", ".mhd", ".nrrd", ".nhdr")
 """Endings of files that name a volume."""
 
-ENDINGS = (*VOLUME_ENDINGS, ".img")
+ENDINGS = (*VOLUME_ENDINGS, ".img.gz", ".img")
 """File endings that are not part of a case id."""
 
 IGNORE = "ignore"
@@ -310,6 +310,8 @@ def case_id_problem(case_id: str) -> str | None:
         return "holds a slash or a control character"
     if case_id[0] in ".-":
         return "begins with '.' or '-'"
+    if case_id != case_id.encode("utf-8", "replace").decode("utf-8"):
+        return "is not UTF-8"
     if len(case_id.encode()) > MAX_CASE_ID_BYTES:
         return f"is longer than {MAX_CASE_ID_BYTES} bytes"
     return None

@@ -12,7 +12,7 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
-from medseg.data.resample import on_grid
+from medseg.core.errors import GeometryError
 from medseg.io import Volume, read_volume
 from medseg.io.read import Conflicts, NonFinite
 
@@ -67,14 +67,21 @@ class VolumeReader(ImageReader):  # type: ignore[misc]
     def get_data(self, img: list[Volume]) -> tuple[NDArray[Any], dict[str, Any]]:
         """Return the array and its metadata; several files become channels, the first axis.
 
-        Files on other grids than the first are resampled onto it.
+        Raises:
+            GeometryError: If several files lie on different grids.
         """
         first = img[0]
         if len(img) == 1:
             array = first.array
             channel_dim = float("nan") if array.ndim <= 3 else -1
         else:
-            array = np.stack([on_grid(volume, first.grid) for volume in img])
+            for volume in img:
+                if not volume.grid.is_same(first.grid):
+                    raise GeometryError(
+                        "the files of an image lie on different grids: "
+                        f"{volume.grid.difference(first.grid)}. Resample them first."
+                    )
+            array = np.stack([volume.array for volume in img])
             channel_dim = 0
         return array, {
             MetaKeys.AFFINE: first.grid.affine,

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from medseg.core.geometry import Grid
 from medseg.io import Volume
 
+_LATTICE = 9  # points along an axis
 _SLAB_VOXELS = 1 << 22
 """Target voxels sampled at once; bounds the memory of the coordinates to about 50 MB."""
 
@@ -44,6 +45,16 @@ def resample(values: Tensor, source: Grid, target: Grid) -> Tensor:
         slab = F.grid_sample(values[None], grid[None], padding_mode="border", align_corners=True)
         out[:, start:stop] = slab[0]
     return out
+
+
+def coverage(source: Grid, target: Grid) -> float:
+    """Return the share of a grid that lies within the box of another, from a lattice of points."""
+    lines = [np.linspace(0, n - 1, min(n, _LATTICE)) for n in target.shape]
+    index = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 3)
+    to_source = np.linalg.inv(source.affine) @ target.affine
+    place = index @ to_source[:3, :3].T + to_source[:3, 3]
+    last = np.asarray(source.shape) - 1
+    return float(np.mean(np.all((place >= -0.5) & (place <= last + 0.5), axis=1)))
 
 
 def on_grid(volume: Volume, grid: Grid) -> NDArray[Any]:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from medseg.core.errors import GeometryError, OptionError, VolumeError
 from medseg.core.geometry import Grid
-from medseg.data.resample import resample
+from medseg.data.resample import coverage, resample
 from medseg.io import read_volume
 from medseg.io.read import Conflicts
 
@@ -89,7 +89,7 @@ class Reading:
 
     Attributes:
         on_conflict: What a header that contradicts itself does: a warning, or an error.
-        series_uid: The DICOM series to read where a folder holds several.
+        series_uid: The DICOM series to read where a folder holds several; files need none.
     """
 
     on_conflict: Conflicts = "warn"
@@ -185,9 +185,26 @@ def read_channels(
     notes = tuple(
         f"{path.name}: {text}"
         for path, volume in zip(paths, volumes, strict=True)
-        for text in volume.warnings
+        for text in (*volume.warnings, *_moved(path, volume.grid, first))
     )
     return torch.cat(parts).contiguous(), first, notes
+
+
+def _moved(path: Path, grid: Grid, first: Grid) -> Iterator[str]:
+    """Tell that a channel is brought onto the first one's grid.
+
+    Raises:
+        GeometryError: If the two have no place in common.
+    """
+    if grid.is_same(first):
+        return
+    covered = coverage(grid, first)
+    if not covered:
+        raise GeometryError(
+            f"{path}: this channel and the first one have no place in common. "
+            "Check whether they belong together."
+        )
+    yield f"channel-grid: resampled onto the first channel's grid, of which it covers {covered:.0%}"
 
 
 def read_label(

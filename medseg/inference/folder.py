@@ -18,7 +18,7 @@ import numpy as np
 from medseg.core.errors import MedsegError, OptionError, VolumeError
 from medseg.core.runs import JOURNAL_NAME, RunFiles, read_json_lines, strict_json
 from medseg.data.transforms import Reading
-from medseg.engine.progress import track
+from medseg.engine.progress import printable, track
 from medseg.inference.inputs import Job, list_jobs
 from medseg.inference.options import PredictOptions
 from medseg.inference.predictor import Prediction, Predictor
@@ -74,7 +74,7 @@ def predict(options: PredictOptions) -> int:
         journal.add({**_description(job, predictor), **about, **record})
         if record["status"] == "failed":
             failed.append(job)
-            log.warning("%s failed: %s", job.case_id, record["message"])
+            log.warning("%s failed: %s", printable(job.case_id), printable(record["message"]))
     log.info("%d of %d cases labelled in %s", len(jobs) - len(failed), len(jobs), options.output)
     return SOME_FAILED if failed else 0
 
@@ -104,6 +104,8 @@ def _label(
     predictor: Predictor, job: Job, reading: Reading, writer: Writer, target: Path
 ) -> dict[str, Any]:
     """Label and write one case; return the outcome."""
+    if job.problem:
+        return {"status": "failed", "message": job.problem, "seconds": 0.0}
     started = time.monotonic()
     try:
         result = predictor.predict(job.images, reading)
@@ -155,7 +157,8 @@ class Journal:
     def add(self, record: dict[str, Any]) -> None:
         """Append one line and bring it to the disk."""
         line = json.dumps(strict_json(record), ensure_ascii=False, allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
+        # A file name that is not UTF-8 is written with JSON's own escapes.
+        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(self._torn + line + "\n")
             self._torn = ""
             file.flush()
@@ -177,14 +180,14 @@ class Journal:
 
 def _state(job: Job) -> list[list[int]]:
     """Return size and time of each input file; what a changed input changes."""
-    there = [part for path in job.images for part in _parts(path) if part.exists()]
+    there = [part for path in job.images for part in _parts(path) if os.path.exists(part)]  # noqa: PTH110
     return [[path.stat().st_size, path.stat().st_mtime_ns] for path in there]
 
 
 def _parts(path: Path) -> tuple[Path, ...]:
     try:
         return volume_files(path)
-    except VolumeError:
+    except (VolumeError, OSError):
         return (path,)  # what is wrong with it is said when it is read
 
 

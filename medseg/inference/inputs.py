@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.core.errors import OptionError, problems
 from medseg.core.manifest import (
+    ENDINGS,
     VOLUME_ENDINGS,
     Case,
     Manifest,
@@ -20,7 +22,10 @@ from medseg.core.manifest import (
 from medseg.inference.options import Format
 from medseg.io.dicom_files import holds_dicom
 
+_NAMED = 5
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's suffix of the files of a multi-channel case
+
+log = logging.getLogger("medseg")
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,14 @@ class Job:
         images: One file per channel, or one file for all.
         output: Where its label map goes, relative to the output folder.
         reference: Its label file, if known.
+        problem: Why it cannot be labelled, if that is known before it is read.
     """
 
     case_id: str
     images: tuple[Path, ...]
     output: str
     reference: Path | None = None
+    problem: str = ""
 
 
 def list_jobs(
@@ -78,7 +85,16 @@ def list_jobs(
             f"--input {source}: no volume ({', '.join(VOLUME_ENDINGS)}, or a DICOM series) found."
         )
     _refuse_collisions(jobs, output)
-    return jobs
+    return [replace(job, problem=_problem(job, written)) for job in jobs]
+
+
+def _problem(job: Job, written: Format) -> str:
+    """Say what one case suffers from, which is no reason to refuse the others."""
+    if problem := case_id_problem(job.case_id):
+        return f"{job.images[0]}: case id {job.case_id!r} {problem}. Rename the file."
+    if written == "dicom_seg" and not job.images[0].is_dir():
+        return f"{job.images[0]}: DICOM-SEG refers to the slices of a DICOM series. Write NIfTI."
+    return ""
 
 
 def _of_manifest(manifest: Manifest, fold: int | None, written: Format) -> list[Job]:
@@ -98,21 +114,43 @@ def _of_manifest(manifest: Manifest, fold: int | None, written: Format) -> list[
 
 
 def _volumes_below(folder: Path, output: Path) -> list[Path]:
-    found = []
-    for place, folders, names in os.walk(folder):
+    """Return the volumes of a folder and its subfolders, links to folders included.
+
+    Raises:
+        OptionError: If a subfolder cannot be read: its cases would be missing silently.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise OptionError(f"--input {error.filename} cannot be read ({error.strerror}).")
+
+    found, skipped = [], []
+    entered = {output.resolve(), folder.resolve()}
+    for name, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        place = Path(name)
         folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (Path(place) / name).resolve() != output.resolve()
+            inner
+            for inner in folders
+            if not inner.startswith(".") and _is_new(place / inner, entered)
         )
-        if holds_dicom(Path(place)):
-            found.append(Path(place))
-        found += [
-            Path(place) / name
-            for name in sorted(names)
-            if name.lower().endswith(VOLUME_ENDINGS) and not name.startswith(".")
-        ]
+        files = sorted(place / inner for inner in names if not inner.startswith("."))
+        volumes = [file for file in files if file.name.lower().endswith(VOLUME_ENDINGS)]
+        if holds_dicom(place):
+            volumes.insert(0, place)
+        elif not place.name.startswith("."):
+            skipped += [file for file in files if not file.name.lower().endswith(ENDINGS)]
+        found += volumes
+    if skipped:
+        log.info("%d files are no volumes by their names: %s", len(skipped),
+                 ", ".join(repr(file.name) for file in skipped[:_NAMED]))  # fmt: skip
     return found
+
+
+def _is_new(folder: Path, entered: set[Path]) -> bool:
+    """Remember a folder by its true place; a link may lead back into where one was."""
+    place = folder.resolve()
+    new = place not in entered
+    entered.add(place)
+    return new
 
 
 def _ending(image: Path | str, written: Format) -> str:
@@ -175,8 +213,6 @@ def _refuse_collisions(jobs: list[Job], output: Path) -> None:
     }
     taken: dict[str, Job] = {}
     for job in jobs:
-        if problem := case_id_problem(job.case_id):
-            found.append(f"{job.images[0]}: case id {job.case_id!r} {problem}")
         # Without case: two names that differ in it are one file on many systems.
         other = taken.setdefault(job.output.casefold(), job)
         if other is not job:

@@ -74,6 +74,37 @@ def test_one_bad_case_does_not_stop_the_others(tiny_run, images, tmp_path, capsy
     assert "truncated" in records["[b]=cmd()"]["message"]
 
 
+def test_hostile_names_and_headers_take_only_their_own_case_along(
+    tiny_run, images, tmp_path, capsys
+):
+    source, good = tmp_path / "in", next(images.glob("*.nii.gz"))
+    source.mkdir()
+    bad = ["new\nline.nii.gz", os.fsdecode(b"caf\xe9.nii.gz"), "-dash.nii.gz"]
+    for name in [*bad, "good.nii.gz"]:
+        shutil.copy(good, source / name)
+    (source / "long.mhd").write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_SHORT\n"
+        f"ElementDataFile = {'x' * 300}\n"
+    )
+    (source / "bomb.nii.gz").write_bytes(
+        b"\x93NUMPY\x01\x00\x00\x10{'descr': '<i2', 'fortran_order': False, 'shape': ("
+        + b"-" * 4000
+    )
+    (tmp_path / "linked").mkdir()
+    shutil.copy(good, tmp_path / "linked" / "far.nii.gz")
+    (source / "link").symlink_to(tmp_path / "linked")
+    (source / "link" / "back").symlink_to(source)
+    (source / "notes.txt").touch()
+    assert predict(tiny_run, source, tmp_path / "out") == 3
+    told = capsys.readouterr().err
+    assert "1 files are no volumes by their names: 'notes.txt'" in told
+    records = journal(tmp_path / "out")
+    failed = {name for name, record in records.items() if record["status"] == "failed"}
+    assert failed == {*(name.removesuffix(".nii.gz") for name in bad), "long", "bomb"}
+    assert set(records) - failed == {"good", "far"}
+    assert predict(tiny_run, source, tmp_path / "out") == 3
+
+
 def test_the_journal_says_where_a_case_comes_from(tiny_run, phantoms, tmp_path):
     assert predict(tiny_run, phantoms, tmp_path) == 0
     records = journal(tmp_path)
@@ -195,7 +226,7 @@ def test_dicom_seg_has_a_frame_for_every_slice_and_says_what_it_copies(
 def test_dicom_seg_of_other_inputs_is_refused_case_by_case(tiny_run, images, tmp_path, capsys):
     source = next(images.glob("*.nii.gz"))
     assert predict(tiny_run, source, tmp_path, "--format", "dicom_seg") == 3
-    assert "not-a-series" in capsys.readouterr().err
+    assert "refers to the slices of a DICOM series" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImage, LoadImaged, Orientationd, SaveImage
 
-from medseg.core.errors import VolumeError
+from medseg.core.errors import GeometryError, VolumeError
 from medseg.core.geometry import Grid
 from medseg.data.reader import VolumeReader
 from medseg.io import read_volume, write_volume
@@ -48,14 +48,17 @@ def test_a_damaged_file_is_refused_in_its_own_words_and_by_no_other_reader(tmp_p
         loader(LoadImage)(path)
 
 
-def test_channels_on_another_grid_are_resampled_onto_the_first(tmp_path):
-    finer = Grid((8, 10, 12), GRID.affine @ np.diag([0.5, 0.5, 0.5, 1]))
-    write_volume(tmp_path / "a.nii.gz", VALUES, GRID)
-    fine = np.indices(finer.shape).sum(axis=0).astype(np.float32)
-    write_volume(tmp_path / "b.nii.gz", fine, finer)
-    image = loader(LoadImage)([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"])
-    assert image.shape == (2, 4, 5, 6)
-    np.testing.assert_allclose(image[1].numpy(), 2 * np.indices(GRID.shape).sum(axis=0), atol=1e-4)
+def test_files_of_one_image_are_channels_and_share_a_grid(tmp_path):
+    paths = [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
+    write_volume(paths[0], VALUES, GRID)
+    write_volume(paths[1], VALUES + 1, GRID)
+    image = loader(LoadImage)(paths)
+    np.testing.assert_array_equal(image.numpy(), np.stack([VALUES, VALUES + 1]))
+    moved = GRID.affine.copy()
+    moved[0, 3] += 1
+    write_volume(paths[1], VALUES, Grid(GRID.shape, moved))
+    with pytest.raises(GeometryError, match="lie on different grids: position or angle"):
+        loader(LoadImage)(paths)
 
 
 def test_large_labels_stay_exact(tmp_path):
