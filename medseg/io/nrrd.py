@@ -79,8 +79,9 @@ def parse_nrrd(path: Path, head: bytes) -> Layout:
     packing, spelling = _ENCODINGS[encoding]
     warnings: list[str] = []
     vectors = _vectors(path, fields, rank)
-    axes = _axes(fields, rank, vectors)
-    spatial = [axis for axis in axes if vectors is None or vectors[axis] is not None][:3]
+    others = _others(fields, rank, vectors)
+    axes = (*(axis for axis in range(rank) if axis not in others), *others)
+    spatial = [axis for axis in axes if axis not in others][:3]
     if len(spatial) < min(rank, 3):
         cause = f"{len(spatial)} of {rank} axes lie in space"
         raise VolumeError(path, "bad-geometry", cause, "convert it to NIfTI, or leave it out")
@@ -150,17 +151,16 @@ def _vector(path: Path, name: str, text: str) -> list[float]:
     return numbers(path, name, words, len(words.split()))
 
 
-def _axes(
+def _others(
     fields: Mapping[str, str], rank: int, vectors: Sequence[list[float] | None] | None
-) -> tuple[int, ...]:
-    """Return the permutation that puts space first; vector components and the like come last."""
+) -> list[int]:
+    """Return the axes that do not lie in space: vector components and the like."""
     kinds = [word.lower() for word in fields.get("kinds", "").split()]
     if vectors is not None:
         is_other = [vector is None for vector in vectors]
     else:
         is_other = [kind not in _SPATIAL_KINDS for kind in kinds] or [False] * rank
-    others = [axis for axis in range(rank) if axis < len(is_other) and is_other[axis]]
-    return (*(axis for axis in range(rank) if axis not in others), *others)
+    return [axis for axis in range(rank) if axis < len(is_other) and is_other[axis]]
 
 
 def _affine(

@@ -107,6 +107,13 @@ class TestNrrd:
         assert warned(volume) == {"no-geometry"}
         np.testing.assert_array_equal(volume.grid.affine[:3, 3], 0)
 
+    def test_the_channels_of_a_plane_are_no_slices(self, tmp_path):
+        fields = {"space_directions": None, "space_origin": None, "space_dimension": None}
+        content = nrrd.nrrd(
+            VOXELS, **fields, space=None, kinds="list domain domain", spacings="nan 1 1"
+        )
+        assert code_of(written(tmp_path, "x.nrrd", content)) == "bad-geometry"
+
     def test_axis_mins_are_told_not_guessed(self, tmp_path):
         fields = {"space": None, "space_directions": None, "space_origin": None}
         content = nrrd.nrrd(**fields, spacings="1 1 2", axis_mins="10 20 30")
