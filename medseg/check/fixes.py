@@ -29,7 +29,7 @@ LABEL_CODES = ("label-grid-close", "label-rounding")
 
 SAFE = (*HEADER_CODES, *LABEL_CODES)
 
-WRITABLE = (".nii", ".nii.gz")
+WRITABLE = (".nii", ".nii.gz", ".mha", ".nrrd")
 """Formats that can be written; a file of another stays as it is."""
 
 FOLDER = "fixed"
@@ -108,7 +108,7 @@ def _repair(case: Case, name: str, codes: set[str], manifest: Manifest, target: 
     if path.is_symlink() or path.exists():
         return False  # another case lists the same file
     if not name.lower().endswith(WRITABLE):
-        log.warning("not repaired, only NIfTI is written: %s", printable(str(source)))
+        log.warning("not repaired, its format is not written: %s", printable(str(source)))
         return False
     try:
         # Values stay as they are: what is not finite is for a person to decide.
