@@ -48,6 +48,8 @@ def test_every_fault_of_the_public_copy_is_found(medseg_data, tmp_path):
         ("error", "label-without-image", "hippocampus_281"),
         ("warning", "image-without-label", "hippocampus_118"),
         ("warning", "duplicate-label", "hippocampus_010"),
+        ("warning", "spacing-outlier", "hippocampus_281"),
+        ("warning", "size-outlier", "hippocampus_281"),
     }
 
 
