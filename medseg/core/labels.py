@@ -106,6 +106,17 @@ def class_indices(labels: NDArray[Any], values: Sequence[int]) -> NDArray[Any]:
     return np.asarray(table[labels])
 
 
+def label_values(labels: NDArray[Any]) -> set[int]:
+    """Return the values that occur."""
+    smallest, largest = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    if smallest < 0 or largest >= _LARGEST_TABLE:
+        return {int(value) for value in np.unique(labels)}
+    counts = np.zeros(largest + 1, np.int64)
+    for (part,) in _slabs(labels):
+        counts += np.bincount(part.astype(np.intp), minlength=largest + 1)
+    return {int(value) for value in np.flatnonzero(counts)}
+
+
 def confusion(reference: NDArray[Any], prediction: NDArray[Any], classes: int) -> NDArray[np.int64]:
     """Count voxels by class index of the reference (rows) and of the prediction (columns)."""
     table = np.zeros(classes**2, np.int64)
@@ -125,6 +136,8 @@ def _slabs(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
 
 def _boxes(indices: NDArray[Any], classes: int) -> list[Box | None]:
     """Return the smallest box around each class."""
+    if not classes:
+        return []
     foreground, whole = indices != 0, [slice(0, n) for n in indices.shape]
     # find_objects takes 10 ns a voxel; most of a volume is background, left out 20 times faster.
     for axis in range(indices.ndim):
