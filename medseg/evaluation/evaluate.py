@@ -22,6 +22,9 @@ from medseg.evaluation.tables import score_rows, screen_table, write_cases
 from medseg.evaluation.wanted import Wanted
 
 SOME_FAILED = 3
+WORTH_A_WORKER = 500_000
+"""Bytes of label maps that take some seconds to score: compressed, some 10 ms for each 1000."""
+
 MOST_NAMED = 20
 """Names in one line on screen; summary.json holds them all."""
 
@@ -96,7 +99,7 @@ def _score_all(
     ]
     scored: dict[str, Outcome] = {}
     failed = dict(pairing.failed)
-    done = run_jobs(score_or_recall, jobs, options.workers)
+    done = run_jobs(score_or_recall, jobs, min(options.workers, _worth(pairing)))
     for job, result in track(done, "scoring", len(jobs), lambda item: item[0].job.pair.case_id):
         case_id = job.job.pair.case_id
         if isinstance(result, Outcome):
@@ -111,6 +114,12 @@ def _score_all(
         log.info("%d of %d cases were scored before and have not changed", recalled, len(jobs))
     order = [pair.case_id for pair in pairing.pairs if pair.case_id in scored]
     return tuple(scored[case_id] for case_id in order), failed
+
+
+def _worth(pairing: Pairing) -> int:
+    """Return how many workers have enough to do to be worth their start, about a second each."""
+    paths = (path for pair in pairing.pairs for path in (pair.prediction, pair.reference))
+    return 1 + sum(path.stat().st_size for path in paths if path.is_file()) // WORTH_A_WORKER
 
 
 def _nothing_scored(failed: Mapping[str, str]) -> str:

@@ -287,7 +287,8 @@ def test_hostile_case_names_come_back_as_they_are(tmp_path, save, cube, name):
     assert row["status"] == "present"
 
 
-def test_worker_processes_give_the_same_files(tmp_path, data_set, save, cube):
+def test_worker_processes_give_the_same_files(tmp_path, data_set, save, cube, monkeypatch):
+    monkeypatch.setattr("medseg.evaluation.evaluate.WORTH_A_WORKER", 1)
     manifest = data_set({"a": 0, "b": 0, "c": 0})
     for case_id, stop in (("a", 5), ("b", 7)):
         save(tmp_path / "predictions" / f"{case_id}.nii.gz", cube(stop=stop))
