@@ -28,9 +28,10 @@ class LabelPair:
     """Two label maps of one shape, and what one pass finds in them.
 
     Attributes:
-        reference: 1 + the position of each voxel's value in `values`, 0 for others.
+        reference: 1 + the position of each voxel's value in `values`, 0 for others; only the box
+            that holds all but background.
         prediction: Likewise.
-        values: Label value of each class.
+        values: Label value of each class, none of them 0.
         confusion: Voxels by class index of the reference (rows) and of the prediction (columns).
         boxes: Smallest box around each class in both; None where it is in neither.
     """
@@ -54,7 +55,7 @@ class LabelPair:
         Args:
             reference: Integer labels.
             prediction: Integer labels, same shape.
-            values: Label value of each class; all others are background.
+            values: Label value of each class, none of them 0; all others are background.
             ignore_value: Reference voxels of this value count as background on both sides.
 
         Raises:
@@ -64,13 +65,21 @@ class LabelPair:
             raise GeometryError(
                 f"reference {reference.shape} and prediction {prediction.shape} differ"
             )
+        voxels = reference.size
+        # Most of a volume is background, and found to be so 20 times faster than counted.
+        box = _union([_foreground(reference), _foreground(prediction)]) or ...
+        reference, prediction = reference[box], prediction[box]
         ref, pred = class_indices(reference, values), class_indices(prediction, values)
         if ignore_value is not None:
             ignored = reference == ignore_value
             ref[ignored] = pred[ignored] = 0
-        found = (_boxes(indices, len(values)) for indices in (ref, pred))
+        found = (
+            ndimage.find_objects(a, max_label=len(values)) if values else () for a in (ref, pred)
+        )
         boxes = tuple(_union(pair) for pair in zip(*found, strict=True))
-        return cls(ref, pred, tuple(values), confusion(ref, pred, len(values) + 1), boxes)
+        table = confusion(ref, pred, len(values) + 1)
+        table[0, 0] += voxels - reference.size
+        return cls(ref, pred, tuple(values), table, boxes)
 
     def counts(self, values: Collection[int]) -> tuple[int, int, int]:
         """Count the voxels of some classes together: reference, prediction, both."""
@@ -134,22 +143,16 @@ def _slabs(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
         yield tuple(array[start : start + layer].ravel() for array in arrays)
 
 
-def _boxes(indices: NDArray[Any], classes: int) -> list[Box | None]:
-    """Return the smallest box around each class."""
-    if not classes:
-        return []
-    foreground, whole = indices != 0, [slice(0, n) for n in indices.shape]
-    # find_objects takes 10 ns a voxel; most of a volume is background, left out 20 times faster.
-    for axis in range(indices.ndim):
-        others = tuple(other for other in range(indices.ndim) if other != axis)
-        there = np.flatnonzero(foreground[tuple(whole)].any(axis=others))
-        whole[axis] = slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0)
-    inner = ndimage.find_objects(indices[tuple(whole)], max_label=classes)
-    return [box and tuple(map(_shifted, box, whole)) for box in inner]
-
-
-def _shifted(inner: slice, outer: slice) -> slice:
-    return slice(inner.start + outer.start, inner.stop + outer.start)
+def _foreground(labels: NDArray[Any]) -> Box | None:
+    """Return the smallest box around all values but 0, None if there is no other."""
+    there, box = labels != 0, [slice(None)] * labels.ndim
+    for axis in range(labels.ndim):
+        others = tuple(other for other in range(labels.ndim) if other != axis)
+        along = np.flatnonzero(there[tuple(box)].any(axis=others))
+        if not len(along):
+            return None
+        box[axis] = slice(int(along[0]), int(along[-1]) + 1)
+    return tuple(box)
 
 
 def _union(boxes: Sequence[Box | None]) -> Box | None:

@@ -42,7 +42,11 @@ def surface_distances(
     """
     axes = axes_of(spacing)
     ref, pred = border(reference), border(prediction)
-    return _directed(ref, pred, axes), _directed(pred, ref, axes)
+    places = np.argwhere(ref), np.argwhere(pred)
+    return (
+        _directed(places[0], places[1], pred, axes),
+        _directed(places[1], places[0], ref, axes),
+    )
 
 
 def border(mask: Mask) -> Mask:
@@ -79,19 +83,20 @@ def axes_of(spacing: ArrayLike) -> NDArray[np.float64]:
     return np.diag(axes) if axes.ndim == 1 else axes
 
 
-def _directed(start: Mask, goal: Mask, axes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the distance of each voxel of `start` from the nearest one of `goal`, C order."""
-    asking = ~goal[start]  # points of both are at distance 0
-    distances = np.zeros(len(asking))
+def _directed(
+    start: NDArray[Any], goal: NDArray[Any], goal_mask: Mask, axes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the distance of each voxel of `start` from the nearest one of `goal`."""
+    asking = ~goal_mask[tuple(start.T)]  # points of both are at distance 0
+    distances = np.zeros(len(start))
     if asking.any():
-        voxels = np.argwhere(start)[asking]
-        goals = np.argwhere(goal) @ axes.T
         # Voxel centres are evenly spread: a tree split at midpoints is as good and built faster.
-        tree = KDTree(goals, balanced_tree=False, compact_nodes=False)
-        if _transform_is_faster(tree, voxels @ axes.T, goal.size, axes):
-            distances[asking] = _transformed(voxels, goal, axes)
+        tree = KDTree(goal @ axes.T, balanced_tree=False, compact_nodes=False)
+        points = start[asking] @ axes.T
+        if _transform_is_faster(tree, points, goal_mask.size, axes):
+            distances[asking] = _transformed(start[asking], goal_mask, axes)
         else:
-            distances[asking] = tree.query(voxels @ axes.T)[0]
+            distances[asking] = tree.query(points)[0]
     return distances
 
 
