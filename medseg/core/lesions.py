@@ -93,12 +93,17 @@ def _matches(
     pred_sizes: NDArray[np.int64],
     threshold: float,
 ) -> int:
-    """Count pairs of lesions, the best first, each lesion in one pair only."""
+    """Count pairs of lesions, the best first, each lesion in one pair only.
+
+    Of pairs with equal IoU the first in the arrays' order is taken.
+    """
     common = (ref > 0) & (pred > 0)
-    pairs = np.stack([ref[common], pred[common]])
-    (ones, others), shared = np.unique(pairs, axis=1, return_counts=True)
+    pairs = ref[common].astype(np.int64) * len(pred_sizes) + pred[common]
+    found, shared = np.unique(pairs, return_counts=True)
+    ones, others = np.divmod(found, len(pred_sizes))
     iou = shared / (ref_sizes[ones] + pred_sizes[others] - shared)
-    taken_ref, taken_pred = set(), set()
+    taken_ref: set[int] = set()
+    taken_pred: set[int] = set()
     for index in np.argsort(-iou, kind="stable"):
         if iou[index] < threshold:
             break

@@ -18,6 +18,7 @@ from scipy.spatial import KDTree
 _TOLERANCE_ROUNDING = 1e-6  # spacings come from float32 headers: 0.8 mm reads as 0.80000001
 _LARGEST_TRANSFORM = 100_000_000  # voxels; a transform keeps 12 bytes for each
 _SAMPLE = 500
+_SKEW = 1e-6  # of turned axes at right angles, kept as float32 in a header
 
 # Measured with SciPy 1.17: a question to a tree takes 0.6 µs, and 0.14 µs more for each voxel of
 # distance to the answer; a distance transform takes 0.15 µs a voxel of the box.
@@ -108,7 +109,7 @@ def _transform_is_faster(
     It follows from the masks alone and not from the clock, so that a result is the same each time.
     """
     gram = axes.T @ axes
-    right_angles = np.abs(gram - np.diag(np.diag(gram))).max() <= 1e-9 * np.diag(gram).max()
+    right_angles = np.abs(gram - np.diag(np.diag(gram))).max() <= _SKEW * np.diag(gram).max()
     if not right_angles or voxels > _LARGEST_TRANSFORM or len(points) < 10 * _SAMPLE:
         return False
     sample = np.asarray(tree.query(points[:: len(points) // _SAMPLE])[0])
