@@ -1,26 +1,23 @@
 """Metrics of a prediction against its reference: pure functions on label arrays.
 
-Surfaces are voxel borders: voxels of the structure with a face neighbour outside it, where the
-outside of the volume counts as background (as in MONAI and in Metrics Reloaded, Maier-Hein et al.,
-Nature Methods 2024). Other tools use meshes or pooled percentiles and get other numbers, so
-`METRIC_VERSION` belongs beside every result.
+Surfaces are voxel borders (`medseg.core.surfaces`). Other tools use meshes or pooled percentiles
+and get other numbers, so `METRIC_VERSION` belongs beside every result.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
-from scipy.spatial import KDTree
 
-from medseg.core.errors import GeometryError
+from medseg.core.labels import LabelPair
+from medseg.core.lesions import LesionCounts, LesionRule, count_lesions
+from medseg.core.surfaces import axes_of, surface_distances, surface_metrics
 
-METRIC_VERSION = "medseg voxel-border 1"
+METRIC_VERSION = "medseg voxel-border 1, lesions one-to-one 1"
 """Changes whenever a definition does."""
 
 Status = Literal["present", "missed", "fp_only", "absent"]
@@ -68,23 +65,42 @@ METRICS: Mapping[str, Metric] = {
     "volume_pred_ml": Metric("predicted volume", "ml", "", "voxels of P times the voxel volume"),
     "volume_difference_ml": Metric("volume difference", "ml", "", "V_P - V_R"),
     "relative_volume_difference": Metric("relative volume difference", "", "", "(V_P - V_R) / V_R"),
+    "lesion_f1": Metric("lesion F1", "", "higher", "2 matches / (lesions of R + lesions of P)"),
+    "lesions_missed": Metric("lesions missed", "", "lower", "lesions of R without match"),
+    "lesions_false": Metric("false lesions", "", "lower", "lesions of P without match"),
 }
 """Every metric by its name in score files, in the order of tables."""
 
-_LARGEST_TABLE = 1 << 16
-_TOLERANCE_ROUNDING = 1e-6  # spacings come from float32 headers: 0.8 mm reads as 0.80000001
+LESION_METRICS = ("lesion_f1", "lesions_missed", "lesions_false")
+"""Those that only structures with a lesion rule have."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is scored: a class, or a region of several.
+
+    Attributes:
+        values: Label values that belong to it.
+        tolerance_mm: Of the normalized surface distance.
+        lesions: What its lesions are; None to count none.
+    """
+
+    values: tuple[int, ...]
+    tolerance_mm: float = 2.0
+    lesions: LesionRule | None = None
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class of one case.
+    """One structure of one case.
 
     Attributes:
         status: Where the structure is.
         n_ref: Voxels of the reference.
         n_pred: Voxels of the prediction.
         n_overlap: Voxels of both.
-        values: Value of each of `METRICS`.
+        values: Value of each of `METRICS`, of lesions only where they are counted.
+        lesions: The lesions, where they are counted.
     """
 
     status: Status
@@ -92,6 +108,46 @@ class ClassScore:
     n_pred: int
     n_overlap: int
     values: Mapping[str, float]
+    lesions: LesionCounts | None = None
+
+
+def score_structures(
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    structures: Sequence[Structure],
+    spacing: ArrayLike,
+    ignore_value: int | None = None,
+) -> tuple[ClassScore, ...]:
+    """Score one case, every structure of it; structures may overlap.
+
+    Args:
+        reference: Integer labels.
+        prediction: Integer labels, same shape.
+        structures: Classes and regions; label values of none are background.
+        spacing: Distance of neighbouring voxels along each array axis, mm; or the axes themselves,
+            the 3 x 3 part of an affine, which also serves axes that are not at right angles.
+        ignore_value: Reference voxels of this value count as background on both sides.
+
+    Returns:
+        One score for each of `structures`.
+
+    Raises:
+        GeometryError: If the shapes differ.
+    """
+    values = list(dict.fromkeys(value for s in structures for value in s.values))
+    pair = LabelPair.of(reference, prediction, values, ignore_value)
+    return tuple(score_structure(pair, structure, spacing) for structure in structures)
+
+
+def score_structure(pair: LabelPair, structure: Structure, spacing: ArrayLike) -> ClassScore:
+    """Score one structure of a pair of label maps; spacing as in `score_structures`."""
+    axes = axes_of(spacing)
+    voxel_ml = abs(float(np.linalg.det(axes))) / 1000.0
+    counts = pair.counts(structure.values)
+    masks = pair.masks(structure.values)
+    distances = surface_distances(*masks, axes) if counts[0] and counts[1] else None
+    lesions = count_lesions(*masks, voxel_ml, structure.lesions) if structure.lesions else None
+    return class_score(counts, voxel_ml, distances, structure.tolerance_mm, lesions)
 
 
 def score_classes(
@@ -102,61 +158,36 @@ def score_classes(
     tolerance_mm: float = 2.0,
     ignore_value: int | None = None,
 ) -> tuple[ClassScore, ...]:
-    """Score one case, every class of it.
-
-    Args:
-        reference: Integer labels.
-        prediction: Integer labels, same shape.
-        values: Label value of each class to score; all others are background.
-        spacing: Distance of neighbouring voxels along each array axis, mm; or the axes themselves,
-            the 3 x 3 part of an affine, which also serves axes that are not at right angles.
-        tolerance_mm: Of the normalized surface distance.
-        ignore_value: Reference voxels of this value count as background on both sides.
-
-    Returns:
-        One score for each of `values`.
-
-    Raises:
-        GeometryError: If the shapes differ.
-    """
-    if reference.shape != prediction.shape:
-        raise GeometryError(f"reference {reference.shape} and prediction {prediction.shape} differ")
-    ref, pred = class_indices(reference, values), class_indices(prediction, values)
-    if ignore_value is not None:
-        ref[reference == ignore_value] = pred[reference == ignore_value] = 0
-    table = confusion(ref, pred, len(values) + 1)
-    boxes = zip(*(ndimage.find_objects(a, max_label=len(values)) for a in (ref, pred)), strict=True)
-    axes = _axes(spacing)
-    scores = []
-    for index, (ref_box, pred_box) in enumerate(boxes, start=1):
-        distances = None
-        if ref_box and pred_box:
-            box = tuple(map(_union, ref_box, pred_box))
-            distances = surface_distances(ref[box] == index, pred[box] == index, axes)
-        n_ref, n_pred = int(table[index].sum()), int(table[:, index].sum())
-        overlap, voxel_ml = int(table[index, index]), abs(float(np.linalg.det(axes))) / 1000.0
-        scores.append(class_score(n_ref, n_pred, overlap, voxel_ml, distances, tolerance_mm))
-    return tuple(scores)
+    """Score one case, each of the label `values` for itself; see `score_structures`."""
+    structures = [Structure((value,), tolerance_mm) for value in values]
+    return score_structures(reference, prediction, structures, spacing, ignore_value)
 
 
 def class_score(
-    n_ref: int,
-    n_pred: int,
-    n_overlap: int,
+    counts: tuple[int, int, int],
     voxel_ml: float,
-    distances: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
-    tolerance_mm: float,
+    distances: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    tolerance_mm: float = 2.0,
+    lesions: LesionCounts | None = None,
 ) -> ClassScore:
-    """Return all metrics from voxel counts and, if both sides have voxels, surface distances."""
-    volumes = n_ref * voxel_ml, n_pred * voxel_ml
+    """Return all metrics of a structure.
+
+    Args:
+        counts: Voxels of the reference, of the prediction and of both.
+        voxel_ml: Volume of a voxel.
+        distances: Of the surfaces, if both sides have voxels.
+        tolerance_mm: Of the normalized surface distance.
+        lesions: If they are counted.
+    """
+    n_ref, n_pred, n_overlap = counts
     values = {
         "dice": _ratio(2 * n_overlap, n_ref + n_pred),
         "iou": _ratio(n_overlap, n_ref + n_pred - n_overlap),
         "precision": _ratio(n_overlap, n_pred),
         "recall": _ratio(n_overlap, n_ref),
-        "volume_ref_ml": volumes[0],
-        "volume_pred_ml": volumes[1],
-        "volume_difference_ml": volumes[1] - volumes[0],
+        "volume_ref_ml": n_ref * voxel_ml,
+        "volume_pred_ml": n_pred * voxel_ml,
+        "volume_difference_ml": n_pred * voxel_ml - n_ref * voxel_ml,
         "relative_volume_difference": _ratio(n_pred - n_ref, n_ref),
     }
     status = status_of(n_ref, n_pred)
@@ -166,7 +197,10 @@ def class_score(
         names = [name for name, metric in METRICS.items() if metric.is_distance]
         values |= dict.fromkeys(names, np.nan if status == "absent" else np.inf)
         values["nsd"] = np.nan if status == "absent" else 0.0
-    return ClassScore(status, n_ref, n_pred, n_overlap, {name: values[name] for name in METRICS})
+    if lesions is not None:
+        values |= lesions.values
+    ordered = {name: values[name] for name in METRICS if name in values}
+    return ClassScore(status, n_ref, n_pred, n_overlap, ordered, lesions)
 
 
 def status_of(n_ref: int, n_pred: int) -> Status:
@@ -176,98 +210,6 @@ def status_of(n_ref: int, n_pred: int) -> Status:
     if n_ref:
         return "missed"
     return "fp_only" if n_pred else "absent"
-
-
-def class_indices(labels: NDArray[Any], values: Sequence[int]) -> NDArray[Any]:
-    """Return 1 + the position in `values` of each voxel's value, 0 for all others."""
-    smallest, largest = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
-    if smallest < 0 or largest >= _LARGEST_TABLE:
-        indices = np.zeros(labels.shape, np.min_scalar_type(len(values)))
-        for index, value in enumerate(values, start=1):
-            indices[labels == value] = index
-        return indices
-    table = np.zeros(largest + 1, np.min_scalar_type(len(values)))
-    for index, value in enumerate(values, start=1):
-        if 0 <= value <= largest:
-            table[value] = index
-    return np.ascontiguousarray(table[labels])
-
-
-def confusion(reference: NDArray[Any], prediction: NDArray[Any], classes: int) -> NDArray[np.int64]:
-    """Count voxels by class index of the reference (rows) and of the prediction (columns)."""
-    pairs = reference.ravel().astype(np.int64) * classes + prediction.ravel()
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-
-
-def surface_distances(
-    reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Measure how far each border voxel is from the nearest border voxel of the other mask.
-
-    Args:
-        reference: Mask with at least one voxel.
-        prediction: Mask with at least one voxel, same shape.
-        spacing: As in `score_classes`.
-
-    Returns:
-        Distances from the reference's border and from the prediction's border, mm.
-    """
-    axes = _axes(spacing)
-    ref, pred = border(reference), border(prediction)
-    ref_points, pred_points = np.argwhere(ref) @ axes.T, np.argwhere(pred) @ axes.T
-    # Points on both borders are at distance 0: only the others ask.
-    return (
-        _distances(ref_points, pred_points, ~pred[ref]),
-        _distances(pred_points, ref_points, ~ref[pred]),
-    )
-
-
-def border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the voxels of a mask that have a face neighbour outside it or outside the array."""
-    padded = np.pad(mask, 1)
-    inside = mask.copy(order="K")
-    for axis, step in itertools.product(range(mask.ndim), (0, 2)):
-        neighbour = [slice(1, -1)] * mask.ndim
-        neighbour[axis] = slice(step, step + mask.shape[axis])
-        inside &= padded[tuple(neighbour)]
-    return mask & ~inside
-
-
-def surface_metrics(
-    from_reference: NDArray[np.float64], from_prediction: NDArray[np.float64], tolerance_mm: float
-) -> dict[str, float]:
-    """Reduce the distances of `surface_distances` to metrics."""
-    directed = from_reference, from_prediction
-    pooled = np.concatenate(directed)
-    within = pooled <= tolerance_mm * (1 + _TOLERANCE_ROUNDING)
-    return {
-        "hd_mm": float(pooled.max()),
-        "hd95_mm": max(float(np.percentile(d, 95)) for d in directed),
-        "hd95_pooled_mm": float(np.percentile(pooled, 95)),
-        "assd_mm": float(pooled.mean()),
-        "masd_mm": float(np.mean([d.mean() for d in directed])),
-        "nsd": float(within.mean()),
-    }
-
-
-def _distances(
-    points: NDArray[np.float64], others: NDArray[np.float64], asking: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    distances = np.zeros(len(points))
-    if asking.any():
-        # Voxel centres are evenly spread: a tree split at midpoints is as good and built faster.
-        tree = KDTree(others, balanced_tree=False, compact_nodes=False)
-        distances[asking] = tree.query(points[asking])[0]
-    return distances
-
-
-def _axes(spacing: ArrayLike) -> NDArray[np.float64]:
-    axes = np.asarray(spacing, dtype=np.float64)
-    return np.diag(axes) if axes.ndim == 1 else axes
-
-
-def _union(a: slice, b: slice) -> slice:
-    return slice(min(a.start, b.start), max(a.stop, b.stop))
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -15,11 +15,16 @@ from medseg.engine.progress import track
 from medseg.evaluation.options import EvaluateOptions
 from medseg.evaluation.pairing import Pairing, pair_cases
 from medseg.evaluation.result import Evaluation
-from medseg.evaluation.scoring import CaseScores, ScoringJob, score_case
+from medseg.evaluation.resume import Outcome, ResumableJob, ScoreJournal, score_or_recall
+from medseg.evaluation.scoring import ScoringJob
 from medseg.evaluation.summary import summary_of
 from medseg.evaluation.tables import score_rows, screen_table, write_cases
+from medseg.evaluation.wanted import Wanted
 
 SOME_FAILED = 3
+WORTH_A_WORKER = 500_000
+"""Bytes of label maps that take some seconds to score: compressed, some 10 ms for each 1000."""
+
 MOST_NAMED = 20
 """Names in one line on screen; summary.json holds them all."""
 
@@ -40,29 +45,28 @@ def evaluate(options: EvaluateOptions) -> int:
     _check(options)
     files = ScoreFiles.at(options.output)
     pairing = pair_cases(options)
+    wanted = Wanted.of(options, pairing.class_values)
     _name("predictions without reference, not scored", pairing.unmatched_predictions)
     _name("references without prediction, not scored", pairing.unmatched_references)
     _make_writable(files.scores.parent)
-    scored, failed = _score_all(options, pairing)
+    journal = ScoreJournal(files.scores)
+    scored, failed = _score_all(options, pairing, wanted, journal)
     if not scored:
         raise MedsegError(_nothing_scored(failed))
-    class_values = pairing.class_values
-    if class_values is None:
-        class_values = {str(v): v for v in sorted({v for case in scored for v in case.classes})}
-    if not class_values:
+    cases = tuple(outcome.scores for outcome in scored)
+    evaluation = Evaluation(options, pairing, wanted, cases, failed)
+    if not evaluation.class_values:
         raise MedsegError("there is no class to score: every label map is empty.")
-    evaluation = Evaluation(options, pairing, scored, failed, class_values)
     write_scores(files.scores, score_rows(evaluation))
     write_cases(files.cases, evaluation)
     write_json(files.summary, summary_of(evaluation))
+    journal.finish(scored)
     _tell(evaluation, files)
     return SOME_FAILED if failed else 0
 
 
 def _check(options: EvaluateOptions) -> None:
     found = []
-    if not 0 < options.tolerance_mm < float("inf"):
-        found.append(f"--tolerance_mm must be above 0; got {options.tolerance_mm!r}")
     if not 0 <= options.grid_tolerance < float("inf"):
         found.append(f"--grid_tolerance must be 0 or more; got {options.grid_tolerance!r}")
     if options.workers < 0:
@@ -82,26 +86,40 @@ def _make_writable(folder: Path) -> None:
 
 
 def _score_all(
-    options: EvaluateOptions, pairing: Pairing
-) -> tuple[tuple[CaseScores, ...], Mapping[str, str]]:
+    options: EvaluateOptions, pairing: Pairing, wanted: Wanted, journal: ScoreJournal
+) -> tuple[tuple[Outcome, ...], Mapping[str, str]]:
     """Return the scored cases, and why the others are not."""
-    values = None if pairing.class_values is None else tuple(pairing.class_values.values())
+    known = {} if options.overwrite else journal.records()
     jobs = [
-        ScoringJob(pair, values, pairing.ignore_value, options.tolerance_mm, options.grid_tolerance)
+        ResumableJob(
+            ScoringJob(pair, wanted, pairing.ignore_value, options.grid_tolerance),
+            known.get(pair.case_id, {}),
+        )
         for pair in pairing.pairs
     ]
-    scored: dict[str, CaseScores] = {}
+    scored: dict[str, Outcome] = {}
     failed = dict(pairing.failed)
-    done = run_jobs(score_case, jobs, options.workers)
-    for job, result in track(done, "scoring", len(jobs), lambda item: item[0].pair.case_id):
-        if isinstance(result, CaseScores):
-            scored[job.pair.case_id] = result
+    done = run_jobs(score_or_recall, jobs, min(options.workers, _worth(pairing)))
+    for job, result in track(done, "scoring", len(jobs), lambda item: item[0].job.pair.case_id):
+        case_id = job.job.pair.case_id
+        if isinstance(result, Outcome):
+            scored[case_id] = result
+            if not result.recalled:
+                journal.add(result)
         elif isinstance(result, MedsegError | OSError | MemoryError):
-            failed[job.pair.case_id] = str(result) or type(result).__name__
+            failed[case_id] = str(result) or type(result).__name__
         else:
             raise result
+    if recalled := sum(outcome.recalled for outcome in scored.values()):
+        log.info("%d of %d cases were scored before and have not changed", recalled, len(jobs))
     order = [pair.case_id for pair in pairing.pairs if pair.case_id in scored]
     return tuple(scored[case_id] for case_id in order), failed
+
+
+def _worth(pairing: Pairing) -> int:
+    """Return how many workers have enough to do to be worth their start, about a second each."""
+    paths = (path for pair in pairing.pairs for path in (pair.prediction, pair.reference))
+    return 1 + sum(path.stat().st_size for path in paths if path.is_file()) // WORTH_A_WORKER
 
 
 def _nothing_scored(failed: Mapping[str, str]) -> str:
@@ -133,8 +151,10 @@ def _tell_warnings(evaluation: Evaluation) -> None:
             by_code.setdefault(warning, []).append(case.pair.case_id)
     for warning, case_ids in by_code.items():
         _name(warning, case_ids)
-    tolerance = f"--tolerance_mm {evaluation.options.tolerance_mm:g}"
+    tolerance = f"--tolerance_mm {evaluation.smallest_tolerance_mm:g}"
     _name(f"{tolerance} is below the largest spacing, NSD reads too high", evaluation.coarse)
+    if nowhere := evaluation.regions_of_nothing:
+        log.warning("--regions: no label map holds a value of %s", ", ".join(map(repr, nowhere)))
     if evaluation.chosen_on_scored_cases:
         log.warning(
             "The checkpoint `best` was chosen by its score on cases that are scored here, which "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +65,16 @@ def pair_cases(options: EvaluateOptions) -> Pairing:
     records = read_journal(options.predictions)
     if options.manifest is not None:
         manifest = load_manifest(options.manifest, options.root)
+        known = {case.case_id for case in manifest.training}
+        predictions = _by_folder(options.predictions, predictions, known)
         return _with_manifest(manifest, options.fold, predictions, records)
     if options.root is not None or options.fold is not None:
         raise OptionError("--root and --fold go with --manifest.")
-    references = _label_maps("--references", options.references or Path())
+    folder = options.references or Path()
+    references = _label_maps("--references", folder)
+    ids = set(predictions), set(references)
+    predictions = _by_folder(options.predictions, predictions, ids[1])
+    references = _by_folder(folder, references, {*ids[0], *predictions})
     if options.references and options.references.resolve() == options.predictions.resolve():
         raise OptionError("--references and --predictions are the same folder.")
     return _with_references(references, predictions, records)
@@ -157,3 +163,19 @@ def _label_maps(flag: str, folder: Path) -> dict[str, list[Path]]:
     if not found:
         raise OptionError(f"{flag} {folder}: holds no label map ({', '.join(VOLUME_ENDINGS)}).")
     return found
+
+
+def _by_folder(
+    folder: Path, found: dict[str, list[Path]], known: Collection[str]
+) -> dict[str, list[Path]]:
+    """Return label maps by the folder they lie in, where all are named alike.
+
+    So do tools that write one folder for each case, such as CASE/segmentations.nii.gz.
+    """
+    paths = [path for of in found.values() for path in of]
+    tops = [path.relative_to(folder).parts[0] for path in paths]
+    nested = all(path.parent != folder for path in paths)
+    own_folders = nested and len({path.name for path in paths}) == 1
+    if not own_folders or len(set(tops)) < len(tops) or (len(paths) == 1 and set(found) & {*known}):
+        return found
+    return {top: [path] for top, path in zip(tops, paths, strict=True)}

@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.core.errors import GeometryError, VolumeError
-from medseg.core.metrics import ClassScore, class_score, score_classes
+from medseg.core.geometry import SAME_GRID
+from medseg.core.labels import LabelPair, label_values
+from medseg.core.metrics import ClassScore, score_structure
 from medseg.evaluation.pairing import Pair
+from medseg.evaluation.wanted import Wanted
 from medseg.io import Volume, read_volume
 
 MOST_VALUES = 1000
@@ -27,16 +30,14 @@ class ScoringJob:
 
     Attributes:
         pair: The case.
-        values: Label values to score; None for all above 0 that occur.
+        wanted: Classes and regions to score.
         ignore_value: Label value of voxels to leave out.
-        tolerance_mm: Of the normalized surface distance.
         grid_tolerance: Of the comparison of grids, in spacings.
     """
 
     pair: Pair
-    values: tuple[int, ...] | None
+    wanted: Wanted
     ignore_value: int | None
-    tolerance_mm: float
     grid_tolerance: float
 
 
@@ -46,25 +47,21 @@ class CaseScores:
 
     Attributes:
         pair: The case.
-        classes: Score by label value.
+        scores: Score by class or region, of those that a label map or the label table names.
+        confusion: Voxels by label value in the reference and in the prediction, none left out.
         n_voxels: Voxels that were compared.
         spacing: Of the reference, mm.
-        voxel_ml: Volume of one voxel.
         diagonal_mm: Of the image, the penalty of an infinite distance.
         warnings: About the files.
     """
 
     pair: Pair
-    classes: Mapping[int, ClassScore]
+    scores: Mapping[str, ClassScore]
+    confusion: Mapping[tuple[int, int], int]
     n_voxels: int
     spacing: tuple[float, float, float]
-    voxel_ml: float
     diagonal_mm: float
     warnings: tuple[str, ...]
-
-    def of(self, value: int) -> ClassScore:
-        """Return the score of a label value; one that neither file holds is absent."""
-        return self.classes.get(value) or class_score(0, 0, 0, self.voxel_ml, None, 0.0)
 
 
 def score_case(job: ScoringJob) -> CaseScores:
@@ -82,24 +79,24 @@ def score_case(job: ScoringJob) -> CaseScores:
             f"reference and prediction lie on different grids: {grid.difference(prediction.grid)}. "
             "Resample the prediction, or relax --grid_tolerance."
         )
+    warnings = [*prediction.warnings, *reference.warnings]
+    if not grid.is_same(prediction.grid):
+        warnings.append(f"grids differ by more than {SAME_GRID:g} of the spacing, as allowed")
     values = _values(job, reference, prediction)
-    scores = score_classes(
-        reference.array,
-        prediction.array,
-        values,
-        grid.affine[:3, :3],
-        job.tolerance_mm,
-        job.ignore_value,
-    )
-    ignored = 0 if job.ignore_value is None else np.sum(reference.array == job.ignore_value)
+    labels = LabelPair.of(reference.array, prediction.array, values, job.ignore_value)
+    ignored = 0
+    if job.ignore_value is not None:
+        ignored = int(np.count_nonzero(reference.array == job.ignore_value))
+    structures = job.wanted.structures(values).items()
+    axes = grid.affine[:3, :3]
     return CaseScores(
         pair=pair,
-        classes=dict(zip(values, scores, strict=True)),
-        n_voxels=reference.array.size - int(ignored),
+        scores={name: score_structure(labels, wanted, axes) for name, wanted in structures},
+        confusion=_confusion(labels, ignored),
+        n_voxels=reference.array.size - ignored,
         spacing=grid.spacing,
-        voxel_ml=grid.voxel_volume_ml,
         diagonal_mm=grid.diagonal_mm,
-        warnings=(*prediction.warnings, *reference.warnings),
+        warnings=tuple(warnings),
     )
 
 
@@ -116,29 +113,32 @@ def read_labels(path: Path) -> Volume:
 def _as_integers(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind in "iu":
         return array
-    whole = np.rint(array)
-    if np.any(np.abs(array - whole) > _INTEGER_ROUNDING) or np.abs(whole).max() >= 2**31:
-        raise VolumeError(path, "not-labels", "holds numbers that are not whole",
-                          "give the label map, not an image or probabilities")  # fmt: skip
-    labels: NDArray[np.int32] = whole.astype(np.int32)
+    labels = np.empty_like(array, np.int32)
+    for index in range(array.shape[-1]):  # slice by slice: real numbers take memory enough
+        whole = np.rint(array[..., index])
+        rounding = np.abs(array[..., index] - whole).max(initial=0)
+        if rounding > _INTEGER_ROUNDING or np.abs(whole).max(initial=0) >= 2**31:
+            raise VolumeError(path, "not-labels", "holds numbers that are not whole",
+                              "give the label map, not an image or probabilities")  # fmt: skip
+        labels[..., index] = whole
     return labels
 
 
 def _values(job: ScoringJob, reference: Volume, prediction: Volume) -> tuple[int, ...]:
-    """Return the label values to score; refuse values that cannot be meant."""
+    """Return the label values of all classes; refuse values that cannot be meant."""
     ref = _found(job.pair.reference, reference)
     pred = _found(job.pair.prediction, prediction)
-    if job.values is None:
+    if job.wanted.classes is None:
         known = {value for value in ref | pred if value >= 0}
     else:
-        known = {0, *job.values}
+        known = {0, *job.wanted.classes.values()}
     _refuse(job.pair.prediction, pred - known)
     _refuse(job.pair.reference, {value for value in ref - known if value != job.ignore_value})
-    return tuple(sorted(known - {0})) if job.values is None else job.values
+    return tuple(sorted(known - {0}))
 
 
 def _found(path: Path, volume: Volume) -> set[int]:
-    found = {int(value) for value in np.unique(volume.array)}
+    found = label_values(volume.array)
     if len(found) > MOST_VALUES:
         raise VolumeError(path, "not-labels", f"holds {len(found)} different values",
                           "give the label map, not an image")  # fmt: skip
@@ -150,3 +150,12 @@ def _refuse(path: Path, foreign: set[int]) -> None:
         shown = ", ".join(map(str, sorted(foreign)[:10]))
         raise VolumeError(path, "foreign-label", f"holds values that no class has: {shown}",
                           "use the label table it was made with")  # fmt: skip
+
+
+def _confusion(labels: LabelPair, ignored: int) -> dict[tuple[int, int], int]:
+    """Return the counts above 0 by label value; ignored voxels are background to `labels`."""
+    table = labels.confusion.copy()
+    table[0, 0] -= ignored
+    values = (0, *labels.values)
+    there = zip(*np.nonzero(table), strict=True)
+    return {(values[ref], values[pred]): int(table[ref, pred]) for ref, pred in there}

@@ -20,23 +20,33 @@ def summary_of(evaluation: Evaluation) -> dict[str, Any]:
     """Return the content of summary.json; NaN and infinities become null when it is written.
 
     `metric_per_case`, `mean` and `foreground_mean` are those of nnU-Net v2's summary.json, with
-    classes keyed by label value, so that tools that read one read the other.
+    classes keyed by label value and regions by their tuple, so that tools that read one read the
+    other.
     """
     options = evaluation.options
     return {
         "schema": SCHEMA,
         "metric_version": METRIC_VERSION,
         "definitions": {name: metric.definition for name, metric in METRICS.items()},
-        "tolerance_mm": options.tolerance_mm,
+        "tolerance_mm": _tolerance(evaluation),
+        "lesion_rule": asdict(evaluation.wanted.lesion_rule) if options.lesions else None,
+        "empty_dice": options.empty_dice,
         "grid_tolerance": options.grid_tolerance,
         "confidence": CONFIDENCE,
         "penalty": _penalty(evaluation),
         "cases": _flow(evaluation),
         "chosen_on_scored_cases": evaluation.chosen_on_scored_cases,
-        "classes": {name: _class(evaluation, name) for name in evaluation.class_values},
+        "classes": {name: _class(evaluation, name) for name in evaluation.members},
+        "confusion": _confusion(evaluation),
         "foreground": {metric: _foreground(evaluation, metric) for metric in METRICS},
         **_nnunet(evaluation),
     }
+
+
+def _tolerance(evaluation: Evaluation) -> float | dict[str, float]:
+    """Return the one tolerance, or that of each class and region where they differ."""
+    by_name = {name: evaluation.wanted.tolerance_of(name) for name in evaluation.members}
+    return by_name if len(set(by_name.values())) > 1 else evaluation.smallest_tolerance_mm
 
 
 def _penalty(evaluation: Evaluation) -> dict[str, Any]:
@@ -65,12 +75,12 @@ def _flow(evaluation: Evaluation) -> dict[str, Any]:
 def _class(evaluation: Evaluation, name: str) -> dict[str, Any]:
     summaries = evaluation.summaries[name]
     counts = summaries["dice"]
-    with_structure = sum(
-        case.of(evaluation.class_values[name]).n_ref > 0 for case in evaluation.counted
-    )
+    with_structure = sum(evaluation.score(case, name).n_ref > 0 for case in evaluation.counted)
     without = len(evaluation.counted) - with_structure
     return {
-        "value": evaluation.class_values[name],
+        "value": evaluation.class_values.get(name),
+        "values": evaluation.members[name],
+        "tolerance_mm": evaluation.wanted.tolerance_of(name),
         "missed_rate": _rate(counts.n_missed, with_structure),
         "invented_rate": _rate(counts.n_invented, without),
         "metrics": {metric: _figures(summary, metric) for metric, summary in summaries.items()},
@@ -91,35 +101,51 @@ def _rate(count: int, of: int) -> dict[str, Any]:
 
 
 def _foreground(evaluation: Evaluation, metric: str) -> dict[str, Any]:
-    means = [summaries[metric].mean for summaries in evaluation.summaries.values()]
     return {
         "mean": evaluation.foreground_mean(metric),
-        "n_classes": int(np.count_nonzero(~np.isnan(means))),
+        "n_classes": len(evaluation.class_means(metric)),
     }
+
+
+def _confusion(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the voxels of all counted cases, reference in rows and prediction in columns."""
+    values = [0, *evaluation.class_values.values()]
+    table = [[evaluation.confusion.get((r, p), 0) for p in values] for r in values]
+    return {"values": values, "voxels": table}
 
 
 def _nnunet(evaluation: Evaluation) -> dict[str, Any]:
-    values = list(evaluation.class_values.values())
-    rows = [
-        {value: _nnunet_metrics(case, case.of(value)) for value in values}
-        for case in evaluation.counted
-    ]
-    mean = {value: _mean_row([row[value] for row in rows]) for value in values}
+    rows = [_nnunet_row(evaluation, case) for case in evaluation.counted]
+    keys = {name: _nnunet_key(values) for name, values in evaluation.members.items()}
+    mean = {key: _mean_row([row[key] for row in rows]) for key in keys.values()}
     return {
-        "metric_per_case": [_nnunet_case(case, values) for case in evaluation.scored],
+        "metric_per_case": [_nnunet_case(evaluation, case) for case in evaluation.scored],
         "mean": mean,
-        "foreground_mean": _mean_row(list(mean.values())),
+        "foreground_mean": _mean_row([mean[keys[name]] for name in evaluation.class_values]),
     }
 
 
-def _nnunet_case(case: CaseScores, values: Sequence[int]) -> dict[str, Any]:
+def _nnunet_case(evaluation: Evaluation, case: CaseScores) -> dict[str, Any]:
     return {
         "case_id": case.pair.case_id,
         "prediction_file": str(case.pair.prediction),
         "reference_file": str(case.pair.reference),
         "role": case.pair.record.role,
-        "metrics": {value: _nnunet_metrics(case, case.of(value)) for value in values},
+        "warnings": case.warnings,
+        "metrics": _nnunet_row(evaluation, case),
     }
+
+
+def _nnunet_row(evaluation: Evaluation, case: CaseScores) -> dict[str, dict[str, float]]:
+    return {
+        _nnunet_key(values): _nnunet_metrics(case, evaluation.score(case, name))
+        for name, values in evaluation.members.items()
+    }
+
+
+def _nnunet_key(values: tuple[int, ...]) -> str:
+    """Return a class or region as nnU-Net names it: `1`, or `(1, 2, 3)`."""
+    return str(values[0]) if len(values) == 1 else str(values)
 
 
 def _nnunet_metrics(case: CaseScores, score: ClassScore) -> dict[str, float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 
-from medseg.core.metrics import METRICS
 from medseg.core.runs import Score, atomic_text, csv_cell
 from medseg.core.statistics import Summary
 from medseg.evaluation.result import Evaluation
@@ -16,45 +16,46 @@ from medseg.evaluation.scoring import CaseScores
 _CASE_COLUMNS = (
     "case_id", "group", "role", "spacing_mm", "class_name", "value", "status", "n_ref", "n_pred",
 )  # fmt: skip
+_LESION_COLUMNS = ("lesions_ref", "lesions_pred", "lesions_matched")
 
 
 def score_rows(evaluation: Evaluation) -> Iterator[Score]:
     """Yield the rows of scores.csv: every case, class and metric."""
     for case in evaluation.scored:
-        for name, value in evaluation.class_values.items():
-            for metric, number in case.of(value).values.items():
+        for name in evaluation.members:
+            for metric, number in evaluation.score(case, name).values.items():
                 yield Score(case.pair.case_id, case.pair.group, name, metric, number)
 
 
 def write_cases(path: Path, evaluation: Evaluation) -> None:
-    """Write cases.csv: a row for each case and class."""
+    """Write cases.csv: a row for each case and class or region."""
+    metrics = [*dict.fromkeys(m for of in evaluation.summaries.values() for m in of)]
+    lesions = _LESION_COLUMNS if evaluation.options.lesions else ()
     with atomic_text(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_CASE_COLUMNS, *METRICS])
+        writer.writerow([*_CASE_COLUMNS, *metrics, *lesions])
         for case in evaluation.scored:
-            for name, value in evaluation.class_values.items():
-                writer.writerow(_case_row(case, name, value))
+            for name in evaluation.members:
+                score = evaluation.score(case, name)
+                numbers = [score.values.get(metric) for metric in metrics]
+                cells = ["" if number is None else repr(float(number)) for number in numbers]
+                counts = astuple(score.lesions) if score.lesions else ("",) * len(lesions)
+                writer.writerow([*_case_cells(evaluation, case, name), *cells, *counts])
 
 
-def _case_row(case: CaseScores, class_name: str, value: int) -> list[object]:
-    pair, score = case.pair, case.of(value)
+def _case_cells(evaluation: Evaluation, case: CaseScores, class_name: str) -> list[object]:
+    pair, score = case.pair, evaluation.score(case, class_name)
     words = (pair.case_id, pair.group, pair.record.role)
     spacing = " x ".join(f"{length:.4g}" for length in case.spacing)
-    return [
-        *map(csv_cell, words),
-        spacing,
-        csv_cell(class_name),
-        value,
-        score.status,
-        score.n_ref,
-        score.n_pred,
-        *(repr(float(number)) for number in score.values.values()),
-    ]
+    values = " ".join(map(str, evaluation.members[class_name]))
+    counts = (score.status, score.n_ref, score.n_pred)
+    return [*map(csv_cell, words), spacing, csv_cell(class_name), values, *counts]
 
 
 def screen_table(evaluation: Evaluation) -> str:
     """Return the figures of each class as text."""
-    tolerance = f"NSD {evaluation.options.tolerance_mm:g} mm"
+    tolerances = {evaluation.wanted.tolerance_of(name) for name in evaluation.members}
+    tolerance = f"NSD {tolerances.pop():g} mm" if len(tolerances) == 1 else "NSD"
     rows: list[tuple[str, ...]] = [
         ("class", "Dice mean [95% CI]", "n", "missed", "invented", "HD95 mm", tolerance)
     ]

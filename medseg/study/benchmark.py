@@ -23,6 +23,7 @@ from medseg.networks.norms import NORMS
 from medseg.networks.unet import Architecture, UNet
 from medseg.study.options import BenchmarkOptions
 from medseg.study.reading import benchmark_reading
+from medseg.study.scoring import benchmark_scoring
 from medseg.training.loss import supervised_loss
 from medseg.training.module import Optimization, SegmentationModule
 
@@ -57,7 +58,7 @@ class Timing:
 
 
 def benchmark(options: BenchmarkOptions) -> int:
-    """Time each norm, or the reader, and log a table.
+    """Time each norm, or the reader, or the metrics, and log a table.
 
     Raises:
         OptionError: If a norm is unknown, or a number is not possible.
@@ -68,6 +69,9 @@ def benchmark(options: BenchmarkOptions) -> int:
         raise OptionError("--patch_size takes three lengths and --steps at least 1.")
     if options.what == "reading":
         benchmark_reading(options.steps)
+        return 0
+    if options.what == "metrics":
+        benchmark_scoring(options.steps)
         return 0
     timings = [time_norm(norm, options) for norm in options.norms]
     device = "cuda" if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"

@@ -6,19 +6,21 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from medseg.core import surfaces
 from medseg.core.errors import GeometryError
+from medseg.core.labels import class_indices, confusion, label_values
 from medseg.core.metrics import (
+    LESION_METRICS,
     METRICS,
-    border,
-    class_indices,
-    confusion,
+    Structure,
     score_classes,
-    surface_distances,
-    surface_metrics,
+    score_structures,
 )
+from medseg.core.surfaces import border, surface_distances, surface_metrics
 
 SPACING = (3.0, 1.0, 0.7)
 DISTANCES = [name for name, metric in METRICS.items() if metric.is_distance]
+PLAIN = [name for name in METRICS if name not in LESION_METRICS]
 SYMMETRIC = ["dice", "iou", "nsd", *DISTANCES]
 
 
@@ -185,7 +187,7 @@ def test_metrics_are_symmetric(pair, spacing):
 def test_flips_and_transposes_change_nothing(pair, spacing, order, flipped):
     turned = [np.flip(array, tuple(flipped)).transpose(order) for array in pair]
     one, other = score(*pair, spacing), score(*turned, [spacing[axis] for axis in order])
-    for name in METRICS:
+    for name in PLAIN:
         if name != "nsd":  # a distance within rounding of the tolerance may fall on either side
             assert one.values[name] == pytest.approx(other.values[name], rel=1e-9, abs=1e-12), name
 
@@ -207,7 +209,7 @@ def test_distances_scale_with_the_spacing(pair, spacing, factor):
 def test_zero_padding_and_memory_order_change_nothing(pair, width, order):
     padded = [np.asarray(np.pad(array, width), order=order) for array in pair]
     one, other = score(*pair), score(*padded)
-    for name in METRICS:
+    for name in PLAIN:
         assert one.values[name] == pytest.approx(other.values[name], rel=1e-9, abs=1e-12), name
 
 
@@ -277,7 +279,7 @@ def test_status_table_of_empty_structures(status):
         cube if status == "missed" else empty, cube if status == "fp_only" else empty, SPACING
     )
     assert result.status == status
-    assert list(result.values) == list(METRICS)
+    assert list(result.values) == PLAIN
     assert result.values == pytest.approx(STATUS_TABLE[status], nan_ok=True)
 
 
@@ -323,6 +325,74 @@ def test_ignored_voxels_count_for_nobody():
     assert (result.n_ref, result.n_pred) == (64, 64)
     assert result.values["dice"] == 1.0
     assert result.values["hd_mm"] == 0.0
+
+
+def test_a_region_is_the_union_of_its_classes_and_may_overlap_another():
+    rng = np.random.default_rng(3)
+    reference, prediction = rng.integers(0, 5, (2, 9, 10, 11)).astype(np.uint8)
+    regions = [(1, 2, 3), (1, 3), (4,), (3, 9)]
+    found = score_structures(reference, prediction, [Structure(r) for r in regions], SPACING)
+    for region, one in zip(regions, found, strict=True):
+        masks = [np.isin(labels, region).astype(np.uint8) for labels in (reference, prediction)]
+        (alone,) = score_classes(*masks, [1], SPACING)
+        assert (one.n_ref, one.n_pred, one.n_overlap) == (
+            alone.n_ref, alone.n_pred, alone.n_overlap,
+        )  # fmt: skip
+        assert one.values == pytest.approx(alone.values)
+
+
+def test_a_mistake_within_a_region_is_none_of_the_region():
+    reference = box((8, 8, 8), (1, 1, 1), (5, 5, 5))
+    prediction = reference * 2
+    parts = [Structure((1,)), Structure((2,)), Structure((1, 2))]
+    one, two, whole = score_structures(reference, prediction, parts, SPACING)
+    assert (one.status, two.status, whole.status) == ("missed", "fp_only", "present")
+    assert whole.values["dice"] == 1.0
+
+
+def test_each_structure_has_its_tolerance():
+    one, other = box((9, 5, 5), (2, 2, 2), (3, 3, 3)), box((9, 5, 5), (4, 2, 2), (5, 3, 3))
+    parts = [Structure((1,), 1.0), Structure((1,), 2.0)]
+    strict, loose = score_structures(one, other, parts, (1.0, 1.0, 1.0))
+    assert (strict.values["nsd"], loose.values["nsd"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.01])
+def test_noise_far_from_the_reference_has_the_distances_of_a_tree(share, monkeypatch):
+    reference = ball((40, 60, 60), (20, 30, 30), 6.0, SPACING).astype(bool)
+    noise = np.random.default_rng(0).random(reference.shape) < share
+    turn = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]], np.float32)
+    turned = (turn @ np.diag(SPACING)).astype(np.float32)  # right angles up to rounding
+    for spacing in (SPACING, turned):
+        found = surface_distances(reference, noise, spacing)
+        with monkeypatch.context() as patch:
+            patch.setattr(surfaces, "_transform_is_faster", lambda *_: False)
+            by_tree = surface_distances(reference, noise, spacing)
+        for one, other in zip(found, by_tree, strict=True):
+            limit = 1e-12 if spacing is SPACING else 1e-5
+            np.testing.assert_allclose(one, other, rtol=0, atol=limit)
+
+
+def test_only_noise_and_only_right_angles_take_the_transform(monkeypatch):
+    asked = []
+    transform = surfaces._transformed
+    monkeypatch.setattr(surfaces, "_transformed", lambda *a: asked.append(1) or transform(*a))
+    organ = ball((40, 60, 60), (20, 30, 30), 20.0, SPACING).astype(bool)
+    noise = np.random.default_rng(0).random(organ.shape) < 0.5
+    surface_distances(organ, np.roll(organ, 1, 1), SPACING)
+    assert asked == []
+    surface_distances(organ, noise, SPACING)
+    assert asked
+    asked.clear()
+    surface_distances(organ[:20, :30, :30], noise[:20, :30, :30], np.triu(np.ones((3, 3))))
+    assert asked == [], "a tilted gantry: no distance transform knows it"
+
+
+def test_values_are_found_whatever_the_type_and_order():
+    for dtype, order in ((np.uint8, "C"), (np.int64, "F"), (np.uint64, "C")):
+        labels = np.asarray(np.arange(24).reshape(2, 3, 4) % 7, dtype, order)
+        assert label_values(labels) == set(range(7))
+    assert label_values(np.array([-3, 2**40])) == {-3, 2**40}
 
 
 def test_shapes_that_differ_are_refused():

@@ -5,6 +5,7 @@ import pytest
 import SimpleITK
 from scipy import ndimage
 
+from medseg.core.lesions import LesionRule, count_lesions
 from medseg.core.metrics import score_classes
 
 SPACING = (3.0, 1.0, 0.7)
@@ -120,3 +121,58 @@ def test_dice_and_iou_agree_with_simpleitk(name):
 def test_pooled_hd95_is_not_above_the_larger_directed_one(name):
     values = ours(name)
     assert values["hd_mm"] >= values["hd95_mm"] >= values["hd95_pooled_mm"]
+
+
+def small_pairs(count):
+    """Yield random small pairs of blobs, noise and boxes, with a random spacing each."""
+    rng = np.random.default_rng(7)
+    while count:
+        shape = tuple(rng.integers(2, 11, 3))
+        noise = rng.standard_normal((2, *shape))
+        blobs = [ndimage.gaussian_filter(n, rng.uniform(0, 2)) > 0.05 for n in noise]
+        blobs[1] = blobs[1] if rng.random() < 0.5 else blobs[0] ^ (rng.random(shape) < 0.1)
+        if all(blob.any() for blob in blobs):
+            count -= 1
+            yield (*blobs, tuple(float(s) for s in rng.uniform(0.3, 5.0, 3)))
+
+
+def test_agrees_with_monai_on_500_random_volumes(monai_metrics):
+    import torch
+
+    worst = dict.fromkeys(["dice", "hd_mm", "hd95_mm", "assd_mm", "nsd"], 0.0)
+    for ref, pred, spacing in small_pairs(500):
+        mine = score_classes(ref.astype(np.uint8), pred.astype(np.uint8), [1], spacing, 1.0)[0]
+        pair = [torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (pred, ref)]
+        common = {"include_background": True, "spacing": spacing}
+        theirs = {
+            "dice": monai_metrics.compute_dice(*pair, ignore_empty=False),
+            "hd_mm": monai_metrics.compute_hausdorff_distance(*pair, **common),
+            "hd95_mm": monai_metrics.compute_hausdorff_distance(*pair, percentile=95, **common),
+            "assd_mm": monai_metrics.compute_average_surface_distance(
+                *pair, symmetric=True, **common
+            ),
+            "nsd": monai_metrics.compute_surface_dice(*pair, [1.0], **common),
+        }
+        for name, value in theirs.items():
+            worst[name] = max(worst[name], abs(value.item() - mine.values[name]))
+    limits = {"dice": 1e-6, "hd_mm": 1e-4, "hd95_mm": 2e-4, "assd_mm": 1e-4, "nsd": 1e-4}
+    assert {n: w for n, w in worst.items() if w > limits[n]} == {}
+
+
+@pytest.mark.parametrize("iou", [0.1, 0.5])
+def test_lesions_agree_with_panoptica(iou):
+    panoptica = pytest.importorskip("panoptica")
+    from panoptica.metrics import Metric
+
+    evaluator = panoptica.Panoptica_Evaluator(
+        expected_input=panoptica.InputType.SEMANTIC,
+        instance_approximator=panoptica.ConnectedComponentsInstanceApproximator(),
+        instance_matcher=panoptica.NaiveThresholdMatching(Metric.IOU, iou),
+    )
+    for ref, pred, _ in small_pairs(40):
+        found = count_lesions(ref, pred, 0.001, LesionRule(26, 0.0, iou))
+        arrays = (mask.astype(np.uint8) for mask in (pred, ref))
+        result = evaluator.evaluate(*arrays, verbose=False)["ungrouped"]
+        assert (result.num_ref_instances, result.num_pred_instances, result.tp) == (
+            found.n_ref, found.n_pred, found.n_matched,
+        )  # fmt: skip

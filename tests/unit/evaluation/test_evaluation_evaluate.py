@@ -9,7 +9,7 @@ import pytest
 
 from medseg.cli import main
 from medseg.core.errors import MedsegError, OptionError
-from medseg.core.metrics import METRIC_VERSION, METRICS
+from medseg.core.metrics import LESION_METRICS, METRIC_VERSION, METRICS
 from medseg.core.runs import read_scores
 from medseg.evaluation.evaluate import evaluate
 from medseg.evaluation.options import EvaluateOptions
@@ -52,7 +52,7 @@ def test_manifest_gives_references_classes_and_groups(tmp_path, data_set, save, 
     save(tmp_path / "predictions" / "sub" / "b.nii", cube(stop=8))
     assert run(tmp_path, manifest=manifest) == 0
     scores = scores_in(tmp_path)
-    assert len(scores) == 2 * 2 * len(METRICS)
+    assert len(scores) == 2 * 2 * (len(METRICS) - len(LESION_METRICS))
     assert scores["a", "organ", "dice"] == 1.0
     assert scores["b", "organ", "dice"] == pytest.approx(2 * 64 / (64 + 96))
     assert scores["b", "organ", "hd_mm"] == pytest.approx(2.0)
@@ -287,15 +287,16 @@ def test_hostile_case_names_come_back_as_they_are(tmp_path, save, cube, name):
     assert row["status"] == "present"
 
 
-def test_worker_processes_give_the_same_files(tmp_path, data_set, save, cube):
+def test_worker_processes_give_the_same_files(tmp_path, data_set, save, cube, monkeypatch):
+    monkeypatch.setattr("medseg.evaluation.evaluate.WORTH_A_WORKER", 1)
     manifest = data_set({"a": 0, "b": 0, "c": 0})
     for case_id, stop in (("a", 5), ("b", 7)):
         save(tmp_path / "predictions" / f"{case_id}.nii.gz", cube(stop=stop))
     save(tmp_path / "predictions" / "c.nii.gz", cube(value=9))
     results = []
     for workers in (1, 2):
-        assert run(tmp_path, manifest=manifest, workers=workers) == 3
-        files = sorted((tmp_path / "out").iterdir())
+        assert run(tmp_path, manifest=manifest, workers=workers, overwrite=True) == 3
+        files = sorted((tmp_path / "out").glob("[!.]*"))
         results.append({path.name: path.read_bytes() for path in files})
     assert set(results[0]) == {"scores.csv", "cases.csv", "summary.json"}
     assert results[0] == results[1]
@@ -394,7 +395,7 @@ def test_tolerance_below_the_spacing_is_told(
 ):
     manifest = data_set({"a": 0})
     save(tmp_path / "predictions" / "a.nii.gz", cube())
-    assert run(tmp_path, manifest=manifest, tolerance_mm=tolerance) == 0
+    assert run(tmp_path, manifest=manifest, tolerance_mm=(str(tolerance),)) == 0
     assert ("below the largest spacing" in screen.text) == warned
     assert summary_in(tmp_path)["cases"]["spacing_above_tolerance"] == (["a"] if warned else [])
 
@@ -404,7 +405,7 @@ def test_tolerance_reaches_the_surface_distance(tmp_path, data_set, save, cube):
     save(tmp_path / "predictions" / "a.nii.gz", cube(stop=7))
     found = []
     for tolerance in (0.5, 1.0):
-        run(tmp_path, manifest=manifest, tolerance_mm=tolerance)
+        run(tmp_path, manifest=manifest, tolerance_mm=(str(tolerance),))
         found.append(scores_in(tmp_path)["a", "organ", "nsd"])
     assert found[0] < found[1] == 1.0
 
@@ -418,8 +419,8 @@ def test_tolerance_reaches_the_surface_distance(tmp_path, data_set, save, cube):
         ({"references": "nowhere"}, "nowhere: no such folder"),
         ({"references": "empty"}, "holds no label map"),
         ({"references": "predictions"}, "same folder"),
-        ({"references": "refs", "tolerance_mm": 0.0}, "--tolerance_mm must be above 0"),
-        ({"references": "refs", "tolerance_mm": float("nan")}, "--tolerance_mm"),
+        ({"references": "refs", "tolerance_mm": ("0",)}, "--tolerance_mm must be above 0"),
+        ({"references": "refs", "tolerance_mm": ("nan",)}, "--tolerance_mm"),
         ({"references": "refs", "grid_tolerance": -1.0, "workers": -1}, "2 problems"),
         ({"references": "refs", "predictions": "empty"}, "--predictions .* holds no label map"),
     ],

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from medseg.core.errors import OptionError
+from medseg.study import scoring
 from medseg.study.benchmark import benchmark
 from medseg.study.options import BenchmarkOptions
 
@@ -33,3 +34,13 @@ def test_reading_is_timed_against_nibabel(caplog):
     words = caplog.messages[-1].split()
     assert words[:2] == ["read_volume", "takes"]
     assert 0.1 < float(words[2]) < 10
+
+
+def test_metrics_are_timed_against_monai_and_simpleitk(caplog, monkeypatch):
+    monkeypatch.setattr(scoring, "SHAPE", (16, 32, 32))
+    monkeypatch.setattr(scoring, "_RADIUS_MM", 9.0)
+    with caplog.at_level("INFO", logger="medseg"):
+        assert benchmark(BenchmarkOptions(what="metrics", steps=1)) == 0
+    rows = {message.split()[0]: message.split() for message in caplog.messages}
+    assert {"medseg", "MONAI", "SimpleITK"} <= set(rows)
+    assert rows["medseg"][3:] == ["1.0", "times"]
