@@ -194,9 +194,11 @@ def _replicates(values: Array, cases: Array, rng: np.random.Generator) -> Array:
 def _variances(first: Array, second: Array) -> tuple[Array, Array]:
     """Return the parts of the variance of the mean difference, and their degrees of freedom."""
     n = first.shape[1]
-    parts = [(np.var(second.mean(axis=0) - first.mean(axis=0), ddof=1) / n, n - 1)]
-    for values in (first, second):
-        if len(values) > 1:
-            parts.append((np.var(values.mean(axis=1), ddof=1) / len(values), len(values) - 1))
-    variances, freedom = np.array(parts, dtype=np.float64).T
+    cases = (np.var(second.mean(axis=0) - first.mean(axis=0), ddof=1) / n, n - 1)
+    seeds = [
+        (np.var(values.mean(axis=1), ddof=1) / len(values), len(values) - 1)
+        for values in (first, second)
+        if len(values) > 1
+    ]
+    variances, freedom = np.array([cases, *seeds], dtype=np.float64).T
     return variances, freedom

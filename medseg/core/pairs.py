@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -153,11 +152,7 @@ def compare_pair(design: Design, places: tuple[int, int], endpoint: Endpoint) ->
     first, second = sample.means
     differences = difference_of(first, second)
     finite = np.isfinite(first) & np.isfinite(second)
-    interval = difference_interval(
-        sample.first[:, finite],
-        sample.second[:, finite],
-        seed=zlib.crc32("/".join((*names, endpoint.metric, endpoint.class_name)).encode()),
-    )
+    interval = difference_interval(sample.first[:, finite], sample.second[:, finite])
     test = signed_rank(differences * endpoint.sign)
     n, mean, sd = len(differences), _mean(differences[finite]), _sd(differences[finite])
     wins, losses = (int((differences * endpoint.sign * way > 0).sum()) for way in (1, -1))

@@ -75,7 +75,9 @@ def _ranking(order: str, table: NDArray[np.int64]) -> Ranking:
     """Return the ranking of the first row, and how the others scatter."""
     given, resampled = table[0], table[1:]
     count = len(given)
-    frequencies = [[float(np.mean(column == r + 1)) for r in range(count)] for column in resampled.T]
+    frequencies = [
+        [float(np.mean(column == r + 1)) for r in range(count)] for column in resampled.T
+    ]
     i, j = np.triu_indices(count, 1)
     signs = np.sign(table[:, i] - table[:, j])
     taus = (signs[1:] * signs[0]).mean(axis=1)

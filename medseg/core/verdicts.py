@@ -62,9 +62,7 @@ def _unclear(pair: Pair, difference: float) -> str:
     head = f"{pair.first}, {pair.second}: no clear difference"
     if pair.wins == pair.losses == 0:
         return f"{head}: they are equal in {'every case' if pair.n == pair.n_cases else 'all'}."
-    found = (
-        f"{pair.second} minus {pair.first}: {estimate(pair)}, {counted(pair)}, {p_words(pair)}"
-    )
+    found = f"{pair.second} minus {pair.first}: {estimate(pair)}, {counted(pair)}, {p_words(pair)}"
     return f"{head} ({found}); {_disagreement(pair)}{_needed(pair, difference)}."
 
 
@@ -100,7 +98,7 @@ def overall(pairs: Sequence[Pair], names: Sequence[str]) -> str:
         return ""
     if all(pair.outcome == "too few" for pair in pairs):
         return "Overall: too few cases to test any pair."
-    wins = {name: 0 for name in names}
+    wins = dict.fromkeys(names, 0)
     for pair in pairs:
         if pair.outcome in ("better", "worse"):
             wins[pair.second if pair.outcome == "better" else pair.first] += 1
@@ -110,15 +108,13 @@ def overall(pairs: Sequence[Pair], names: Sequence[str]) -> str:
         if count == len(names) - 1:
             return f"Overall: {name} is better than each of the other {count} variants."
     shown = sum(wins.values())
-    return (
-        f"Overall: {shown} of {len(pairs)} pairs differ; no variant is better than all others."
-    )
+    return f"Overall: {shown} of {len(pairs)} pairs differ; no variant is better than all others."
 
 
 def estimate(pair: Pair, sign: int = 1) -> str:
     """Return the mean difference with its interval, `0.012 Dice [0.007, 0.017]`."""
     ends = sorted((sign * pair.ci_low, sign * pair.ci_high))
-    digits = _digits(ends[1] - ends[0])
+    digits = digits_for(pair)
     if math.isnan(ends[0]):
         return f"{signed(sign * pair.difference, digits)} Dice"
     low, high = (signed(end, digits) for end in ends)
@@ -131,8 +127,9 @@ def signed(value: float, digits: int) -> str:
     return text.replace("-", "" if float(text) == 0 else MINUS)
 
 
-def _digits(width: float) -> int:
-    """Return how many digits show two of an interval's width."""
+def digits_for(pair: Pair) -> int:
+    """Return how many decimals show two digits of the interval's width."""
+    width = pair.ci_high - pair.ci_low
     if not width > 0:
         return FEWEST_DIGITS
     return min(max(1 - math.floor(math.log10(width)), FEWEST_DIGITS), MOST_DIGITS)

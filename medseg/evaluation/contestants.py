@@ -44,9 +44,7 @@ def read_contestants(options: CompareOptions) -> list[Contestant]:
     found += _group_conflicts(sources) if options.unit == "group" else []
     if found:
         raise OptionError(problems("--scores", found))
-    return [
-        Contestant(name, source) for name, source in zip(_names(options), sources, strict=True)
-    ]
+    return [Contestant(name, source) for name, source in zip(_names(options), sources, strict=True)]
 
 
 def _check(options: CompareOptions) -> None:
@@ -104,7 +102,7 @@ def _problems(source: Source) -> Iterator[str]:
     dice = [score.value for score in source.scores if score.metric == PRIMARY]
     if not dice:
         yield "holds no Dice"
-    if any(math.isinf(value) or not 0 <= (value if value == value else 0) <= 1 for value in dice):
+    if not all(math.isnan(value) or 0 <= value <= 1 for value in dice):
         yield "Dice must lie between 0 and 1"
 
 
