@@ -59,8 +59,8 @@ def _check(options: CompareOptions) -> None:
             f"--variants must name the variant of each of the {len(options.scores)} score files; "
             f"got {len(options.variants)} names"
         )
-    elif len(options.scores) > 1 and len(set(_names(options))) == 1:
-        found.append(f"--variants: all files belong to {_names(options)[0]!r}; nothing to compare")
+    elif options.variants and len(set(options.variants)) == 1 < len(options.scores):
+        found.append(f"--variants: all files belong to {options.variants[0]!r}")
     elif not options.variants and (same := _twice(_names(options))):
         found.append(f"--variants is needed to tell the files named {same[0]!r} apart")
     if not 0 < options.difference < 1:

@@ -65,12 +65,13 @@ def _waterfall(axes: Axes, comparison: Comparison, pair: Pair) -> None:
     axes.set_title(f"{_label(pair.second)} − {_label(pair.first)}")
     axes.set_xticks([])
     axes.set_xlim(-1, len(found))
-    for text, x, y, side in (
-        (f"{_label(pair.first)} better: {pair.losses}", 0.02, 0.03, "left"),
-        (f"{_label(pair.second)} better: {pair.wins}", 0.98, 0.97, "right"),
+    # Above the bars that go down, and below those that go up.
+    for name, count, at, how in (
+        (pair.second, pair.wins, (0.02, 0.97), "top"),
+        (pair.first, pair.losses, (0.98, 0.03), "bottom"),
     ):
-        axes.text(x, y, text, transform=axes.transAxes, ha=side, color=SOFT, fontsize=7,
-                  va="bottom" if side == "left" else "top")  # fmt: skip
+        axes.text(*at, f"{_label(name)} better: {count}", transform=axes.transAxes, va=how,
+                  ha="left" if how == "top" else "right", color=SOFT, fontsize=7)  # fmt: skip
     axes.spines["bottom"].set_visible(False)
     _guide_lines(axes)
 
