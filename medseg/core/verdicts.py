@@ -63,22 +63,22 @@ def _unclear(pair: Pair, difference: float) -> str:
     if pair.wins == pair.losses == 0:
         return f"{head}: they are equal in {'every case' if pair.n == pair.n_cases else 'all'}."
     found = f"{pair.second} minus {pair.first}: {estimate(pair)}, {counted(pair)}, {p_words(pair)}"
-    return f"{head} ({found}); {_disagreement(pair)}{_needed(pair, difference)}."
+    return f"{head} ({found}); {_disagreement(pair) or _needed(pair, difference)}."
 
 
 def _disagreement(pair: Pair) -> str:
-    """Say so where the test and the interval do not agree."""
+    """Say so where the test and the interval do not agree; more cases might not help there."""
     tested = pair.p_holm <= ALPHA
     excluded = pair.ci_low > 0 or pair.ci_high < 0
     if tested and not excluded:
         return (
             f"the test sees a shift ({pair.second} is higher in {pair.wins}, lower in "
-            f"{pair.losses}), but the interval of the mean includes 0; "
+            f"{pair.losses}), but the interval of the mean includes 0"
         )
     if excluded and not tested:
-        return "the interval of the mean excludes 0, but the corrected test does not confirm it; "
+        return "the interval of the mean excludes 0, but the corrected test does not confirm it"
     if excluded:
-        return "the mean and the ranks point in opposite directions; "
+        return "the mean and the ranks point in opposite directions"
     return ""
 
 
@@ -87,9 +87,10 @@ def _needed(pair: Pair, difference: float) -> str:
     noun = _noun(pair)
     if pair.needed is None:
         return f"how many {noun} would be needed is not known"
+    seen = f"to see {difference:g}, with {100 * POWER:.0f} % power"
     if pair.needed <= pair.n:
-        return f"{pair.needed} {noun} are enough to see {difference:g}, with {POWER:.0%} power"
-    return f"{pair.needed} {noun} would be needed to see {difference:g}, with {POWER:.0%} power"
+        return f"{pair.needed} {noun} are enough {seen}"
+    return f"{pair.needed} {noun} would be needed {seen}"
 
 
 def overall(pairs: Sequence[Pair], names: Sequence[str]) -> str:

@@ -145,11 +145,11 @@ def pair_row(pair: Pair) -> dict[str, str]:
         "n": str(pair.n),
         "means": f"{number(pair.mean_first, 3)}, {number(pair.mean_second, 3)}",
         "difference": _interval(pair.difference, pair.ci_low, pair.ci_high, digits, signed=True),
-        "median": number(pair.median_difference, digits, signed=True),
+        "median": _signed(pair.median_difference, digits),
         "p": p_text(pair.p),
         "holm": p_text(pair.p_holm),
-        "rank_biserial": number(pair.rank_biserial, 2, signed=True),
-        "standardized": number(pair.standardized, 2, signed=True),
+        "rank_biserial": _signed(pair.rank_biserial, 2),
+        "standardized": _signed(pair.standardized, 2),
         "counts": f"{pair.wins} / {pair.ties} / {pair.losses}",
         "better": _interval(pair.p_better, pair.p_better_low, pair.p_better_high, 2, signed=False),
         "detectable": number(pair.detectable, digits),
@@ -172,10 +172,13 @@ def _families(pairs: Sequence[Pair]) -> list[tuple[str, list[dict[str, str]]]]:
 
 
 def _interval(value: float, low: float, high: float, digits: int, signed: bool) -> str:
-    text = number(value, digits, signed)
-    if math.isnan(low):
-        return text
-    return f"{text} [{number(low, digits, signed)}, {number(high, digits, signed)}]"
+    parts = [_signed(x, digits) if signed else number(x, digits) for x in (value, low, high)]
+    return parts[0] if math.isnan(low) else f"{parts[0]} [{parts[1]}, {parts[2]}]"
+
+
+def _signed(value: float, digits: int) -> str:
+    """Return a number with its sign, without one where it rounds to 0."""
+    return number(0.0 if round(value, digits) == 0 else value, digits, round(value, digits) != 0)
 
 
 def p_text(p: float) -> str:

@@ -19,7 +19,9 @@ def enumerated_p(differences):
     """Count all patterns of signs, with mean ranks for ties."""
     nonzero = [d for d in differences if d]
     ranks = stats.rankdata(np.abs(nonzero))
-    sums = np.array([np.dot(signs, ranks) for signs in itertools.product((0, 1), repeat=len(ranks))])
+    sums = np.array(
+        [np.dot(signs, ranks) for signs in itertools.product((0, 1), repeat=len(ranks))]
+    )
     found = ranks[np.array(nonzero) > 0].sum()
     return min(1.0, 2 * min(np.mean(sums <= found + 1e-9), np.mean(sums >= found - 1e-9)))
 

@@ -20,7 +20,9 @@ NOISE = np.random.default_rng(0).normal(0, 0.004, 24)
 def scores(tmp_path):
     """Return a function that writes a score file and returns its path."""
 
-    def write(name, values=BASE, classes=("organ",), metrics=("dice", "hd95_mm"), start=0, groups=None):
+    def write(
+        name, values=BASE, classes=("organ",), metrics=("dice", "hd95_mm"), start=0, groups=None
+    ):
         rows = [
             Score(f"case_{i:02d}", (groups or {}).get(i, ""), class_name, metric,
                   float(v) if metric == "dice" else 10 * (1 - float(v)))
@@ -51,7 +53,10 @@ def test_the_verdict_is_on_standard_output_and_the_files_are_there(tmp_path, sco
 
 
 def test_the_table_has_a_row_for_each_pair_and_endpoint(tmp_path, scores):
-    files = [scores(f"{k}/scores.csv", BASE + NOISE * j, ("organ", "tumour")) for j, k in enumerate("abc")]
+    files = [
+        scores(f"{k}/scores.csv", BASE + NOISE * j, ("organ", "tumour"))
+        for j, k in enumerate("abc")
+    ]
     content = run(tmp_path, *files)
     with (tmp_path / "out" / "comparison.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -72,7 +77,10 @@ def test_json_stays_valid_where_numbers_are_not_defined(tmp_path, scores):
 
 
 def test_files_of_one_name_are_seeds_of_one_variant(tmp_path, scores):
-    files = [scores(f"{k}.csv", BASE + shift) for k, shift in (("a1", 0), ("a2", 0.01), ("b1", 0.02), ("b2", 0.03))]
+    files = [
+        scores(f"{k}.csv", BASE + shift)
+        for k, shift in (("a1", 0), ("a2", 0.01), ("b1", 0.02), ("b2", 0.03))
+    ]
     content = run(tmp_path, *files, variants=("batch", "batch", "group", "group"))
     assert [level["name"] for level in content["levels"]] == ["batch", "group"]
     assert content["levels"][0]["seed_means"] == pytest.approx([0.8, 0.81])
@@ -87,7 +95,10 @@ def test_training_cases_and_cases_of_one_file_only_are_left_out_and_named(tmp_pa
     content = run(tmp_path, a, b)
     assert content["n_cases"] == 21
     assert "Cases that trained a network, left out: 1 (case_05)." in content["notes"]
-    assert "Cases that are not in all files, left out: 4 (case_00, case_01, case_24, case_25)." in content["notes"]
+    assert (
+        "Cases that are not in all files, left out: 4 (case_00, case_01, case_24, case_25)."
+        in content["notes"]
+    )
     files = {f["variant"]: (f["scored"], f["trained"], f["unmatched"]) for f in content["files"]}
     assert files == {"a": (24, 1, 2), "b": (24, 0, 3)}
 
@@ -132,7 +143,9 @@ def test_a_checkpoint_chosen_on_the_scored_cases_is_noted(tmp_path, scores):
     a, b = scores("a/scores.csv"), scores("b/scores.csv")
     (a.parent / "summary.json").write_text('{"chosen_on_scored_cases": true}')
     notes = run(tmp_path, a, b)["notes"]
-    assert any(note.startswith("Checkpoints chosen on cases that are scored here") for note in notes)
+    assert any(
+        note.startswith("Checkpoints chosen on cases that are scored here") for note in notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,9 +154,15 @@ def test_a_checkpoint_chosen_on_the_scored_cases_is_noted(tmp_path, scores):
         ({"scores": ("a.csv",)}, "--scores needs two or more"),
         ({"scores": ("a.csv", "a.csv")}, "is named twice"),
         ({"scores": ("a.csv", "nowhere.csv")}, r"nowhere\.csv: no such file or folder"),
-        ({"variants": ("x",)}, "--variants must name the variant of each of the 2 score files; got 1"),
+        (
+            {"variants": ("x",)},
+            "--variants must name the variant of each of the 2 score files; got 1",
+        ),
         ({"variants": ("x", "x")}, "all files belong to 'x'"),
-        ({"scores": ("a.csv", "b/a.csv")}, "--variants is needed to tell the files named 'a' apart"),
+        (
+            {"scores": ("a.csv", "b/a.csv")},
+            "--variants is needed to tell the files named 'a' apart",
+        ),
         ({"difference": 0.0}, "--difference must be between 0 and 1; got 0.0"),
         ({"metrics": ("dise",)}, "got 'dise'. Did you mean 'dice'"),
         ({"metrics": ("volume_difference_ml",)}, "--metrics must be one of dice"),

@@ -103,6 +103,8 @@ def test_no_variant_is_praised_where_none_differs():
     assert not re.search(r"\b(best|wins|winner|significant)\b", html)
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.0004, "<\xa00.001"), (0.049, "0.049"), (1.0, "1.000"), (float("nan"), "–")])
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0004, "<\xa00.001"), (0.049, "0.049"), (1.0, "1.000"), (float("nan"), "–")]
+)
 def test_p_values_are_never_printed_as_zero(p, text):
     assert p_text(p) == text
