@@ -84,8 +84,13 @@ def _names(options: CompareOptions) -> Sequence[str]:
     """Return the variant of each file: as told, else its folder's name, or its own."""
     if options.variants:
         return options.variants
-    paths = [path.resolve() for path in options.scores]
-    return [path.parent.name if path.name == "scores.csv" else path.stem for path in paths]
+    return [_own_name(path.resolve()) for path in options.scores]
+
+
+def _own_name(path: Path) -> str:
+    if path.is_dir():
+        return path.name
+    return path.parent.name if path.name == "scores.csv" else path.stem
 
 
 def _problems(source: Source) -> Iterator[str]:
@@ -146,7 +151,8 @@ def design_of(contestants: Sequence[Contestant], options: CompareOptions) -> Des
 def common(lists: Iterator[list[str]]) -> list[str]:
     """Return what is in every list, in the order of the first."""
     first, *others = lists
-    return [item for item in first if all(item in set(other) for other in others)]
+    sets = [set(other) for other in others]
+    return [item for item in first if all(item in other for other in sets)]
 
 
 def _groups(contestants: Sequence[Contestant]) -> Mapping[str, str]:

@@ -88,6 +88,16 @@ def test_files_of_one_name_are_seeds_of_one_variant(tmp_path, scores):
     assert content["primary"][0]["ci_method"] == "two-level bootstrap"
 
 
+def test_a_variant_is_named_after_its_run_directory_or_its_file(tmp_path, scores):
+    files = [
+        scores("lr0.1/scores.csv").parent,
+        scores("lr0.2/scores.csv"),
+        scores("other.tool.csv"),
+    ]
+    content = run(tmp_path, *files)
+    assert [level["name"] for level in content["levels"]] == ["lr0.1", "lr0.2", "other.tool"]
+
+
 def test_training_cases_and_cases_of_one_file_only_are_left_out_and_named(tmp_path, scores, caplog):
     a, b = scores("a/scores.csv"), scores("b/scores.csv", BASE + NOISE, start=2)
     (a.parent / "cases.csv").write_text("case_id,role\ncase_05,training\ncase_06,validation\n")
