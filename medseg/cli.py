@@ -57,6 +57,11 @@ VERBS = {
         "medseg.evaluation.evaluate:evaluate",
         "medseg.evaluation.options:EvaluateOptions",
     ),
+    "compare": Verb(
+        "compare two or more score files case by case: table, figures, verdict",
+        "medseg.evaluation.compare:compare",
+        "medseg.evaluation.compare_options:CompareOptions",
+    ),
     "report": Verb(
         "write one self-contained HTML report of runs or score files",
         "medseg.report.pages:report",

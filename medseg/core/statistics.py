@@ -7,6 +7,7 @@ structures are missed now and then, no method covers below about 50 cases: read 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,12 +138,17 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
     return Interval(float(low), float(high), "BCa bootstrap")
 
 
-def wilson_interval(successes: int, trials: int) -> Interval:
-    """Return the interval of a rate (Wilson, JASA 1927)."""
+def wilson_interval(successes: float, trials: int) -> Interval:
+    """Return the interval of a rate (Wilson, JASA 1927); a tie may count as half a success."""
     if trials == 0:
         return Interval(NAN, NAN, "none: no case")
-    result = stats.binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(float(result.low), float(result.high), "Wilson")
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    rate, share = successes / trials, z**2 / trials
+    centre = (rate + share / 2) / (1 + share)
+    half = z * math.sqrt(rate * (1 - rate) / trials + share / trials / 4) / (1 + share)
+    low = 0.0 if successes == 0 else centre - half  # exactly, whatever the rounding
+    high = 1.0 if successes == trials else centre + half
+    return Interval(low, high, "Wilson")
 
 
 def _mean(data: NDArray[np.float64]) -> float:

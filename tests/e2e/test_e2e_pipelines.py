@@ -19,6 +19,7 @@ TEXTS = [
     "docs/volumes.md",
     "docs/check.md",
     "docs/metrics.md",
+    "docs/statistics.md",
 ]
 
 
