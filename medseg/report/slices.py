@@ -56,14 +56,14 @@ def draw(image: Volume, reference: Volume, prediction: Volume, centre: Voxel) ->
     spacing = [grid.spacing[axis] for axis in axes]
     arrays = [to_ras(array, grid) for array in (values, reference.array, prediction.array)]
     point = _ras_voxel(centre, grid)
-    box = _box((arrays[1] > 0) | (arrays[2] > 0), spacing, point)
+    box = structure_box((arrays[1] > 0) | (arrays[2] > 0), spacing, point)
     arrays = [array[box] for array in arrays]
     point = tuple(p - part.start for p, part in zip(point, box, strict=True))
     slices = [
         [np.take(array, point[axis], axis=axis).T for array in arrays] for _, axis, _ in VIEWS
     ]
     with mpl.rc_context({"font.size": 8}):
-        figure = _figure(slices, spacing, _window(values))
+        figure = _figure(slices, spacing, grey_window(values))
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=DPI, facecolor="black")
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
@@ -156,7 +156,7 @@ def _ras_axes(grid: Grid) -> tuple[list[int], list[bool]]:
     return axes, [letters[axis] == pair[0] for axis, pair in zip(axes, _RAS, strict=True)]
 
 
-def _box(structures: NDArray[Any], spacing: Sequence[float], centre: Voxel) -> tuple[slice, ...]:
+def structure_box(structures: NDArray[Any], spacing: Sequence[float], centre: Voxel) -> tuple[slice, ...]:
     """Return the part of a volume that holds all structures, with some room around."""
     box = []
     for axis in range(3):
@@ -169,7 +169,7 @@ def _box(structures: NDArray[Any], spacing: Sequence[float], centre: Voxel) -> t
     return tuple(box)
 
 
-def _window(values: NDArray[Any]) -> tuple[float, float]:
+def grey_window(values: NDArray[Any]) -> tuple[float, float]:
     """Return the values drawn black and white."""
     some = values.ravel()[:: max(values.size // MOST_VALUES, 1)]
     low, high = np.percentile(some, PERCENTILES)
