@@ -18,7 +18,7 @@ from scipy import stats
 from medseg.core.statistics import CONFIDENCE
 from medseg.report.figures import name_axes, note_n, run_panels
 from medseg.report.sources import Source
-from medseg.report.style import INK, dots, image, shown_together, styled
+from medseg.report.style import INK, dots, grid_place, image, shown_together, styled
 from medseg.report.tables import DASH, number
 
 LIMITS = 1.96
@@ -105,7 +105,7 @@ def bland_altman(sources: Sequence[Source]) -> str | None:
             axes.plot(*table.T, **dots(sources.index(source)), alpha=0.8)
             _lines(axes, agreement(table[:, 1]))
             note_n(axes, len(table))
-            if axes.get_subplotspec().is_first_col():
+            if grid_place(axes).is_first_col():
                 axes.set_ylabel("difference, %" if percent[name] else "difference, ml")
         name_axes(figure, "mean of reference and predicted volume, ml", "")
         return image(figure)
@@ -132,7 +132,10 @@ def agreement_groups(sources: Sequence[Source]) -> list[tuple[str, list[dict[str
     """Return the table of agreement: for each class a row a run."""
     percent = in_percent(shown_together(sources))
     return [
-        (name, [_row(source, name, percent[name]) for source in sources if name in source.class_names])
+        (
+            name,
+            [_row(source, name, percent[name]) for source in sources if name in source.class_names],
+        )
         for name in percent
     ]
 
@@ -143,7 +146,11 @@ def _row(source: Source, name: str, percent: bool) -> dict[str, str]:
 
     def interval(value: float, half: float) -> str:
         ends = [number(end, digits, signed=True) for end in (value - half, value + half)]
-        return DASH if math.isnan(value) else f"{number(value, digits, signed=True)} [{', '.join(ends)}]"
+        return (
+            DASH
+            if math.isnan(value)
+            else f"{number(value, digits, signed=True)} [{', '.join(ends)}]"
+        )
 
     return {
         "run": source.name,

@@ -16,6 +16,7 @@ from medseg.report.style import (
     WIDTH,
     dice_limits,
     dots,
+    grid_place,
     guide_lines,
     image,
     label,
@@ -48,7 +49,7 @@ def strips(sources: Sequence[Source]) -> str | None:
         panels[0][0].set_ylim(dice_limits(_all_dice(shown)))
         for axes, class_name in panels:
             _strip(axes, sources, shown, class_name)
-            if axes.get_subplotspec().is_first_col():
+            if grid_place(axes).is_first_col():
                 axes.set_ylabel("Dice")
         return image(figure)
 
@@ -89,7 +90,7 @@ def distances(sources: Sequence[Source]) -> str | None:
                 ends = np.concatenate([[0.0], column, [2 * max(finite)]])
                 axes.step(ends, [*share, share[-1]], where="post", **look)
             axes.set_xlabel("HD95, mm")
-            if axes.get_subplotspec().is_first_col():
+            if grid_place(axes).is_first_col():
                 axes.set_ylabel("structures within, %")
         places = [sources.index(source) for source in shown]
         legend(figure, places, [source.name for source in shown], marked=False)
@@ -113,7 +114,7 @@ def run_panels(shown: Sequence[Source], height: float) -> tuple[Figure, list[Pan
             axes.sharey(rows[0])
             axes.set_title(f"{label(name)}\n{label(source.name)}")
             guide_lines(axes)
-            axes.tick_params(labelleft=axes.get_subplotspec().is_first_col())
+            axes.tick_params(labelleft=grid_place(axes).is_first_col())
             panels.append((axes, source, name))
         for axes in rows[len(shown) :]:
             axes.set_visible(False)
@@ -166,7 +167,7 @@ def _strip(axes: Axes, sources: Sequence[Source], shown: Sequence[Source], name:
     axes.set_xlim(-0.5, len(shown) - 0.4)
     counts = (~np.isnan(table)).sum(axis=0)
     names = [f"{label(s.name)}\nn = {n}" for s, n in zip(shown, counts, strict=True)]
-    room = LETTERS // axes.get_subplotspec().get_gridspec().ncols
+    room = LETTERS // grid_place(axes).get_gridspec().ncols
     long = max(len(label(s.name)) for s in shown) * len(names) > room
     axes.set_xticks(columns, names, rotation=30 if long else 0, ha="right" if long else "center")
     axes.tick_params(axis="x", length=0)

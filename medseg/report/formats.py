@@ -21,7 +21,7 @@ from medseg.report.metric_table import MetricRow, metric_rows
 from medseg.report.options import Format, ReportOptions
 from medseg.report.sources import Source
 
-MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>#|$~!=+-])")
+MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>#|$~]|^[-+=])")
 
 
 def check_formats(options: ReportOptions) -> None:
@@ -73,27 +73,31 @@ def markdown(sources: Sequence[Source]) -> str:
     """Return provenance, results, classes and conclusions as Markdown."""
     title = provenance.data_set(sources) or ", ".join(source.name for source in sources)
     blocks = [f"# Segmentation report: {_escaped(title)}"]
-    blocks += ["\n".join(f"- {_escaped(f'{a}: {b}')}" for a, b in provenance.provenance_rows(sources))]
+    blocks += [
+        "\n".join(f"- {_escaped(f'{a}: {b}')}" for a, b in provenance.provenance_rows(sources))
+    ]
     blocks += [f"> {_escaped(text)}" for text in provenance.missing_parts(sources)]
     blocks += ["## Cases", _table(provenance.flow_rows(sources))]
     blocks += ["## Result", _table(tables.run_rows(sources))]
     blocks += [_escaped(sentence) for sentence in conclusions(sources)]
-    classes = [
-        {"class": name} | row for name, rows in tables.class_groups(sources) for row in rows
-    ]
+    classes = [{"class": name} | row for name, rows in tables.class_groups(sources) for row in rows]
     if classes:
         blocks += ["## Classes", _table(classes), _KEY]
     return "\n\n".join(blocks) + "\n"
 
 
 _KEY = (
-    "dice: mean [95 % interval]; median [quartiles] of Dice; hd95 and assd: medians, mm; nsd: mean; "
-    "missed and invented: count [95 % interval of the rate, %]."
+    "dice: mean [95 % interval]; median [quartiles] of Dice; hd95 and assd: medians, mm; nsd: "
+    "mean; missed and invented: count [95 % interval of the rate, %]."
 )
 
 
 def _table(rows: Sequence[dict[str, str]]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(map(_escaped, r.values())) for r in rows)]
+    lines = [
+        list(rows[0]),
+        ["---"] * len(rows[0]),
+        *(list(map(_escaped, r.values())) for r in rows),
+    ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

@@ -57,7 +57,9 @@ def _row(source: Source, name: str, metric: str) -> MetricRow:
 def metric_groups(rows: Sequence[MetricRow]) -> list[tuple[str, str, list[dict[str, str]]]]:
     """Return the rows as text, grouped by class and metric."""
     groups = groupby(rows, key=lambda row: (row.class_name, row.metric))
-    return [(name, metric_label(metric), list(map(_cells, group))) for (name, metric), group in groups]
+    return [
+        (name, metric_label(metric), list(map(_cells, group))) for (name, metric), group in groups
+    ]
 
 
 def _cells(row: MetricRow) -> dict[str, str]:

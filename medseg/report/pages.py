@@ -121,7 +121,9 @@ def _pictures(
     opened = sum(picture.preview is not None for g in galleries for picture in g.pictures)
     note = ""
     if viewer and opened:
-        note = f"{opened} of these cases can be scrolled through here, with NiiVue ({viewer.origin})."
+        note = (
+            f"{opened} of these cases can be scrolled through here, with NiiVue ({viewer.origin})."
+        )
     elif viewer_cases and not viewer:
         note = (
             "A viewer to scroll through cases comes with `pip install 'medseg[viewer]'`, "

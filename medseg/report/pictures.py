@@ -17,6 +17,7 @@ from medseg.report.preview import Preview, preview
 from medseg.report.slices import draw, error_centre
 from medseg.report.sources import Source
 
+
 @dataclass(frozen=True)
 class Picture:
     """One case to look at.

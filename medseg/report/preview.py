@@ -6,6 +6,7 @@ import base64
 import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -58,9 +59,11 @@ def preview(image: Volume, reference: Volume, prediction: Volume, centre: Voxel)
         steps = np.diag([part.step for part in box] + [1]).astype(float)
         steps[:3, 3] = [part.start for part in box]
         shown = np.clip((grey[box].astype(np.float32) - low) / (high - low), 0, 1) * 255
-        parts = [_nifti(a, affine @ steps) for a in (shown, *(array[box] for array in labels))]
+        parts = [_nifti(shown, affine @ steps)]
+        parts += [_nifti(array[box], affine @ steps, "label") for array in labels]
         if sum(map(len, parts)) <= MOST_BYTES:
-            return Preview(*(base64.b64encode(part).decode() for part in parts), place, note)
+            packed = [base64.b64encode(part).decode() for part in parts]
+            return Preview(packed[0], packed[1], packed[2], place, note)
     return None
 
 
@@ -81,13 +84,15 @@ def _smaller(
         yield box, f"{cut}, one voxel of {every} kept"
 
 
-def _consecutive(labels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return labels as 8 bits: 1, 2, ... in the order of their values, all above 254 as 255."""
-    values = np.unique(labels)
-    return np.asarray(np.minimum(np.searchsorted(values[values > 0], labels) + 1, 255) * (labels > 0)).astype(np.uint8)
+def _consecutive(labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return labels as 8 bits: 1, 2, ... in the order of their values, from the 255th on 255."""
+    values = np.unique(labels[labels > 0])
+    places = np.minimum(np.searchsorted(values, labels) + 1, 255)
+    return np.where(labels > 0, places, 0).astype(np.uint8)
 
 
-def _nifti(array: NDArray[np.generic], affine: NDArray[np.float64]) -> bytes:
+def _nifti(array: NDArray[Any], affine: NDArray[np.float64], intent: str = "none") -> bytes:
     file = nib.Nifti1Image(array.astype(np.uint8), affine)
     file.header.set_xyzt_units("mm")
+    file.header.set_intent(intent)  # NiiVue outlines only what says that it is a label map
     return gzip.compress(file.to_bytes(), compresslevel=6, mtime=0)

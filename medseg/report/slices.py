@@ -156,7 +156,9 @@ def _ras_axes(grid: Grid) -> tuple[list[int], list[bool]]:
     return axes, [letters[axis] == pair[0] for axis, pair in zip(axes, _RAS, strict=True)]
 
 
-def structure_box(structures: NDArray[Any], spacing: Sequence[float], centre: Voxel) -> tuple[slice, ...]:
+def structure_box(
+    structures: NDArray[Any], spacing: Sequence[float], centre: Voxel
+) -> tuple[slice, ...]:
     """Return the part of a volume that holds all structures, with some room around."""
     box = []
     for axis in range(3):

@@ -13,6 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from medseg.report.sources import Source
@@ -86,6 +87,14 @@ def label(name: str) -> str:
     if len(text) > LONGEST_LABEL:
         text = f"…{text[1 - LONGEST_LABEL :]}"
     return text.replace("$", r"\$")
+
+
+def grid_place(axes: Axes) -> SubplotSpec:
+    """Return the place of a panel in its figure's grid."""
+    place = axes.get_subplotspec()
+    if place is None:
+        raise ValueError("the panel stands in no grid")
+    return place
 
 
 def guide_lines(axes: Axes) -> None:

@@ -7,6 +7,7 @@ if (viewer) {
     const hex = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
     return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   };
+  const [OUTLINE, FAINT, FILLED] = [0.9, 0.12, 0.45]; // opacities
   let scene = null;
 
   const unpack = async () => {
@@ -21,22 +22,22 @@ if (viewer) {
     if (!document.createElement("canvas").getContext("webgl2")) throw new Error("This browser has no WebGL 2.");
     await unpack();
     const made = new niivue.Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.5], crosshairWidth: 0.5, show3Dcrosshair: true,
-      isRadiologicalConvention: true, logLevel: "error", loadingText: "", dragAndDropEnabled: false,
+      backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.6], crosshairWidth: 0.15, fontColor: [1, 1, 1, 0.9],
+      isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarEqualSize: true,
+      multiplanarShowRender: niivue.SHOW_RENDER.NEVER, multiplanarLayout: niivue.MULTIPLANAR_TYPE.ROW,
+      logLevel: "error", loadingText: "", dragAndDropEnabled: false,
     });
     await made.attachToCanvas(part("canvas"));
-    made.setMultiplanarLayout(niivue.MULTIPLANAR_TYPE.GRID);
     made.setSliceType(made.sliceTypeMultiplanar);
-    made.opts.multiplanarShowRender = niivue.SHOW_RENDER.NEVER;
     return made;
   };
 
   const redraw = () => {
     if (!scene) return;
     const filled = part("show-filled").checked;
-    scene.setAtlasOutline(filled ? 0 : 1);
+    scene.setAtlasOutline(filled ? 0 : OUTLINE);
     ["reference", "prediction"].forEach((name, place) => {
-      if (scene.volumes[place + 1]) scene.setOpacity(place + 1, part(`show-${name}`).checked ? (filled ? 0.45 : 1) : 0);
+      if (scene.volumes[place + 1]) scene.setOpacity(place + 1, part(`show-${name}`).checked ? (filled ? FILLED : FAINT) : 0);
     });
   };
 
@@ -45,8 +46,8 @@ if (viewer) {
     for (const name of ["image", "reference", "prediction"]) {
       const volume = await niivue.NVImage.loadFromBase64({ base64: content[name], name: `${name}.nii.gz` });
       if (name !== "image") {
-        const count = 256, [R, G, B] = colour(name).map((value) => Array(count).fill(value));
-        volume.setColormapLabel({ R, G, B, A: [0, ...Array(count - 1).fill(255)], I: [...Array(count).keys()] });
+        const [R, G, B] = colour(name).map((value) => Array(256).fill(value));
+        volume.setColormapLabel({ R, G, B, A: [0, ...Array(255).fill(255)], I: [...Array(256).keys()] });
       }
       scene.addVolume(volume);
     }
