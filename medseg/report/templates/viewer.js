@@ -1,4 +1,4 @@
-// The viewer: one NiiVue, unpacked when a case is first opened.
+/* The viewer: one NiiVue, unpacked when a case is first opened. */
 const viewer = document.getElementById("viewer");
 if (viewer) {
   const part = (id) => document.getElementById(id);
@@ -7,11 +7,11 @@ if (viewer) {
     const hex = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
     return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   };
-  const [OUTLINE, FAINT, FILLED] = [0.9, 0.12, 0.45]; // opacities
+  const [OUTLINE_OPACITY, FAINT_OPACITY, FILLED_OPACITY] = [0.9, 0.12, 0.45];
   let scene = null;
 
   const unpack = async () => {
-    const bytes = Uint8Array.from(atob(part("niivue").textContent), (letter) => letter.charCodeAt(0));
+    const bytes = Uint8Array.from(atob(part("viewer-program").textContent), (letter) => letter.charCodeAt(0));
     const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     const script = document.createElement("script");
     script.textContent = await new Response(plain).text();
@@ -35,9 +35,9 @@ if (viewer) {
   const redraw = () => {
     if (!scene) return;
     const filled = part("show-filled").checked;
-    scene.setAtlasOutline(filled ? 0 : OUTLINE);
+    scene.setAtlasOutline(filled ? 0 : OUTLINE_OPACITY);
     ["reference", "prediction"].forEach((name, place) => {
-      if (scene.volumes[place + 1]) scene.setOpacity(place + 1, part(`show-${name}`).checked ? (filled ? FILLED : FAINT) : 0);
+      if (scene.volumes[place + 1]) scene.setOpacity(place + 1, part(`show-${name}`).checked ? (filled ? FILLED_OPACITY : FAINT_OPACITY) : 0);
     });
   };
 

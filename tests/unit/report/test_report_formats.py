@@ -48,7 +48,7 @@ def test_hostile_names_stay_text_in_markdown(make_run, write):
     text = write(run, formats=("md",)).with_suffix(".md").read_text()
     assert "<script" not in text.replace("\\<", "")
     row = next(line for line in text.splitlines() if line.startswith("| \\=cmd"))
-    assert row.replace("\\|", "").count("|") == 7
+    assert row.replace("\\|", "").count("|") == 8  # seven columns
     assert "\\[/\\] \\`\\*😀" in row
 
 

@@ -53,12 +53,12 @@ def test_a_large_case_is_cut_and_stays_where_it_was(case, monkeypatch):
 
 
 def test_a_larger_case_is_thinned_along_its_fine_axes(case, monkeypatch):
-    monkeypatch.setattr(preview_module, "MOST_BYTES", 4_000)
+    monkeypatch.setattr(preview_module, "MOST_BYTES", 1_500)
     sent = preview(*case, (6, 6, 5))
     total = sum(
         len(base64.b64decode(part)) for part in (sent.image, sent.reference, sent.prediction)
     )
-    assert total <= 4_000
+    assert total <= 1_500
     assert "one voxel of" in sent.note
     assert world(opened(sent.reference)) == pytest.approx(world_of(case[1]), abs=3.5)
 
@@ -99,7 +99,7 @@ def test_without_the_package_the_page_says_how_to_get_it(make_run, page_of, monk
     page = page_of(make_run(volumes=True))
     assert "<code>pip install 'medseg[viewer]'</code>" in page.replace("&#39;", "'")
     assert page.count("<script") == 1
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/png;base64,") == 3
     assert "<dialog" not in page
 
 
