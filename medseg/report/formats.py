@@ -117,19 +117,14 @@ def with_code(text: str) -> Markup:
 
 def _write_pdf(path: Path, page: str) -> None:
     logging.getLogger("weasyprint").setLevel(logging.ERROR)  # it warns of CSS meant for screens
-    content = _weasyprint().HTML(string=page, url_fetcher=_only_own).write_pdf()
+    weasyprint = _weasyprint()
+    own = weasyprint.urls.URLFetcher(allowed_protocols={"data"})  # the page holds all it shows
+    content = weasyprint.HTML(string=page, url_fetcher=own).write_pdf()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as error:
         raise OptionError(f"{path} cannot be written ({error.strerror or error}).") from error
-
-
-def _only_own(url: str, *arguments: Any, **options: Any) -> Any:
-    """Fetch what the page itself holds, and nothing else."""
-    if not url.startswith("data:"):
-        raise ValueError(f"the report loads nothing from elsewhere: {url[:60]!r}")
-    return _weasyprint().default_url_fetcher(url, *arguments, **options)
 
 
 def _weasyprint() -> Any:

@@ -12,7 +12,14 @@ from medseg.training.cli import fit
 
 PRESETS = ["gpu", "cpu", "smoke", "sgd", "early_stopping", "data/phantoms_mr", "data/phantoms_ct", "data/hippocampus",
            "data/sarcoma_pet"]  # fmt: skip
-TEXTS = ["README.md", "docs/manifest.md", "docs/results.md", "docs/volumes.md", "docs/check.md"]
+TEXTS = [
+    "README.md",
+    "docs/manifest.md",
+    "docs/results.md",
+    "docs/volumes.md",
+    "docs/check.md",
+    "docs/report.md",
+]
 
 
 @pytest.fixture(autouse=True)
