@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from medseg.core.statistics import CONFIDENCE
-from medseg.report.figures import name_axes, note_n, run_panels
+from medseg.report.figures import name_axes, name_panel, run_panels
 from medseg.report.sources import Source
 from medseg.report.style import INK, dots, grid_place, image, shown_together, styled
 from medseg.report.tables import DASH, number
@@ -104,7 +104,7 @@ def bland_altman(sources: Sequence[Source]) -> str | None:
             table = points(volume_pairs(source, name), percent[name])
             axes.plot(*table.T, **dots(sources.index(source)), alpha=0.8)
             _lines(axes, agreement(table[:, 1]))
-            note_n(axes, len(table))
+            name_panel(axes, source, name, len(table))
             if grid_place(axes).is_first_col():
                 axes.set_ylabel("difference, %" if percent[name] else "difference, ml")
         name_axes(figure, "mean of reference and predicted volume, ml", "")
@@ -122,7 +122,7 @@ def _lines(axes: Axes, found: Agreement) -> None:
     ):
         axes.axhspan(value - half, value + half, color=INK, alpha=0.08, lw=0)
         axes.axhline(value, color=INK, lw=0.9, ls=style)
-        axes.annotate(f"{value:+.2g}".replace("-", "−"), (1, value), (-1, 1.5), size=6.5, color=INK,
+        axes.annotate(f"{value:+.3g}".replace("-", "−"), (1, value), (-1, 1.5), size=6.5, color=INK,
                       xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
                       va="bottom", path_effects=[withStroke(linewidth=1.6, foreground="white")],
                       )  # fmt: skip

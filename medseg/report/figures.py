@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medseg.report.sources import Source
 from medseg.report.style import (
     INK,
+    LONGEST_LABEL,
     WIDTH,
     dice_limits,
     dots,
@@ -35,6 +36,9 @@ OF_CLASSES = 3
 
 LETTERS = 105
 """That fit side by side below a figure of full width."""
+
+SHORT = 15
+"""Letters of a name where room is scarce."""
 
 Panel = tuple[Axes, Source, str]
 
@@ -65,7 +69,7 @@ def sizes(sources: Sequence[Source]) -> str | None:
         for axes, source, class_name in panels:
             drawn = points[source.name, class_name] if class_name in source.class_names else ()
             axes.plot(*np.reshape(drawn, (-1, 2)).T, **dots(sources.index(source)), alpha=0.9)
-            note_n(axes, len(drawn))
+            name_panel(axes, source, class_name, len(drawn))
             axes.set(xscale="log", ylim=dice_limits(_all_dice(shown)))
             plain_ticks(axes.xaxis)
         name_axes(figure, "reference volume, ml (logarithmic)", "Dice")
@@ -112,7 +116,6 @@ def run_panels(shown: Sequence[Source], height: float) -> tuple[Figure, list[Pan
         for axes, source in zip(rows, shown, strict=False):
             axes.sharex(rows[0])
             axes.sharey(rows[0])
-            axes.set_title(f"{label(name)}\n{label(source.name)}")
             guide_lines(axes)
             axes.tick_params(labelleft=grid_place(axes).is_first_col())
             panels.append((axes, source, name))
@@ -121,10 +124,9 @@ def run_panels(shown: Sequence[Source], height: float) -> tuple[Figure, list[Pan
     return figure, panels
 
 
-def note_n(axes: Axes, count: int) -> None:
-    """Write how many structures a panel shows."""
-    axes.text(1, 1.0, f"n = {count}", transform=axes.transAxes, ha="right", va="bottom",
-              color="#666666", size=7)  # fmt: skip
+def name_panel(axes: Axes, source: Source, class_name: str, count: int) -> None:
+    """Name class, run and number of structures of a panel."""
+    axes.set_title(f"{label(class_name, SHORT)}, n = {count}\n{label(source.name)}")
 
 
 def name_axes(figure: Figure, across: str, up: str) -> None:
@@ -166,9 +168,13 @@ def _strip(axes: Axes, sources: Sequence[Source], shown: Sequence[Source], name:
         _box(axes, column + 0.27, values)
     axes.set_xlim(-0.5, len(shown) - 0.4)
     counts = (~np.isnan(table)).sum(axis=0)
-    names = [f"{label(s.name)}\nn = {n}" for s, n in zip(shown, counts, strict=True)]
     room = LETTERS // grid_place(axes).get_gridspec().ncols
-    long = max(len(label(s.name)) for s in shown) * len(names) > room
+    long = max(len(label(s.name)) for s in shown) * len(shown) > room
+    words = "{}, n = {}" if long else "{}\nn = {}"
+    names = [
+        words.format(label(s.name, SHORT if long else LONGEST_LABEL), n)
+        for s, n in zip(shown, counts, strict=True)
+    ]
     axes.set_xticks(columns, names, rotation=30 if long else 0, ha="right" if long else "center")
     axes.tick_params(axis="x", length=0)
 

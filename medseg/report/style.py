@@ -81,11 +81,11 @@ def line(place: int) -> dict[str, Any]:
     return dots(place) | {"linestyle": LINES[place % len(LINES)], "linewidth": 1.2}
 
 
-def label(name: str) -> str:
+def label(name: str, longest: int = LONGEST_LABEL) -> str:
     """Return a name for a figure: short, on one line, its dollar signs no formula."""
     text = "".join(letter if letter.isprintable() else "?" for letter in name)
-    if len(text) > LONGEST_LABEL:
-        text = f"…{text[1 - LONGEST_LABEL :]}"
+    if len(text) > longest:
+        text = f"…{text[1 - longest :]}"
     return text.replace("$", r"\$")
 
 
