@@ -1,4 +1,4 @@
-"""Figures of the scores: Dice of every case, Dice against size, distances."""
+"""Figures of Dice: of every case, and against size."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from medseg.report.style import (
     guide_lines,
     image,
     label,
-    legend,
-    line,
     plain_ticks,
     shown_together,
     styled,
@@ -49,7 +47,7 @@ def strips(sources: Sequence[Source]) -> str | None:
     if not shown:
         return None
     with styled():
-        figure, panels = _class_panels(shown, height=2.7, narrow=len(shown) > 6)
+        figure, panels = class_panels(shown, height=2.7, narrow=len(shown) > 6)
         panels[0][0].set_ylim(dice_limits(_all_dice(shown)))
         for axes, class_name in panels:
             _strip(axes, sources, shown, class_name)
@@ -73,31 +71,6 @@ def sizes(sources: Sequence[Source]) -> str | None:
             axes.set(xscale="log", ylim=dice_limits(_all_dice(shown)))
             plain_ticks(axes.xaxis)
         name_axes(figure, "reference volume, ml (logarithmic)", "Dice")
-        return image(figure)
-
-
-def distances(sources: Sequence[Source]) -> str | None:
-    """Draw the share of structures within each HD95; None where no distance is known."""
-    shown = shown_together(sources)
-    values = {(s.name, name): _distances(s, name) for s in shown for name in s.class_names}
-    finite = [d for column in values.values() for d in column if math.isfinite(d)]
-    if not finite:
-        return None
-    with styled():
-        figure, panels = _class_panels(shown, height=2.1)
-        for axes, class_name in panels:
-            axes.set(xlim=(0, 1.05 * max(finite)), ylim=(0, 103))
-            for source in shown:
-                column = values.get((source.name, class_name), np.empty(0))
-                look = line(sources.index(source)) | {"marker": "none"}
-                share = 100 * np.arange(len(column) + 1) / max(len(column), 1)
-                ends = np.concatenate([[0.0], column, [2 * max(finite)]])
-                axes.step(ends, [*share, share[-1]], where="post", **look)
-            axes.set_xlabel("HD95, mm")
-            if grid_place(axes).is_first_col():
-                axes.set_ylabel("structures within, %")
-        places = [sources.index(source) for source in shown]
-        legend(figure, places, [source.name for source in shown], marked=False)
         return image(figure)
 
 
@@ -147,12 +120,6 @@ def _volume_points(source: Source, class_name: str) -> NDArray[np.float64]:
     return np.asarray(table[(table[:, 0] > 0) & ~np.isnan(table[:, 1])])
 
 
-def _distances(source: Source, class_name: str) -> NDArray[np.float64]:
-    """Return the HD95 of the structures that have one, in order, infinite ones last."""
-    values = np.array([source.value(c, class_name, "hd95_mm") for c in source.case_ids])
-    return np.sort(values[~np.isnan(values)])
-
-
 def _strip(axes: Axes, sources: Sequence[Source], shown: Sequence[Source], name: str) -> None:
     cases = tuple(dict.fromkeys(c for source in shown for c in source.case_ids))
     table = np.array([[s.value(c, name, "dice") for s in shown] for c in cases])
@@ -188,7 +155,7 @@ def _box(axes: Axes, place: float, values: NDArray[np.float64]) -> None:
         axes.hlines(middle, place - 0.055, place + 0.055, color=INK, lw=1.8, zorder=4)
 
 
-def _class_panels(
+def class_panels(
     shown: Sequence[Source], height: float, narrow: bool = False
 ) -> tuple[Figure, list[tuple[Axes, str]]]:
     """Return a figure with a panel a class, all on the same axes."""

@@ -18,6 +18,7 @@ from medseg.core.statistics import BOOTSTRAP_FROM
 from medseg.report import agreement, curves, figures, provenance, tables
 from medseg.report.conclusions import conclusions
 from medseg.report.cost import cost_rows
+from medseg.report.distances import distances
 from medseg.report.formats import check_formats, with_code, write_formats
 from medseg.report.metric_table import metric_groups, metric_rows
 from medseg.report.options import ReportOptions
@@ -101,7 +102,7 @@ def _figures(sources: Sequence[Source]) -> dict[str, Any]:
     return {
         "strips": figures.strips(sources),
         "sizes": figures.sizes(sources),
-        "distances": figures.distances(sources),
+        "distances": distances(sources),
         "bland_altman": agreement.bland_altman(sources),
         "curves": curves.curves(sources),
         "curve_cases": curves.case_words(sources),

@@ -66,13 +66,13 @@ def gallery(source: Source, worst: int, viewer_cases: int = 0) -> Gallery:
     Args:
         source: The run.
         worst: Cases of lowest Dice shown for each class.
-        viewer_cases: Pictures, from the first, that carry data for the viewer.
+        viewer_cases: Pictures, the first that can, that carry data for the viewer.
     """
     chosen, hidden, left_out = choose(source, worst)
-    pictures = [
-        _picture(source, case_id, choice, place < viewer_cases)
-        for place, (case_id, choice) in enumerate(chosen.items())
-    ]
+    pictures: list[Picture] = []
+    for case_id, choice in chosen.items():
+        carried = sum(picture.preview is not None for picture in pictures)
+        pictures.append(_picture(source, case_id, choice, carried < viewer_cases))
     return Gallery(source.name, pictures, hidden, left_out)
 
 

@@ -7,7 +7,8 @@ import pytest
 from medseg.report import style
 from medseg.report.agreement import bland_altman
 from medseg.report.curves import curves
-from medseg.report.figures import distances, sizes, strips
+from medseg.report.distances import distances
+from medseg.report.figures import sizes, strips
 from medseg.report.sources import read_source
 
 JOINING = "stroke: #999999"
