@@ -123,7 +123,8 @@ def _pictures(
     note = ""
     if viewer and opened:
         note = (
-            f"{opened} of these cases can be scrolled through here, with NiiVue ({viewer.origin})."
+            f"{opened} of these cases can be scrolled through here, with NiiVue (© its authors, "
+            f"BSD 2-Clause licence; from {viewer.origin})."
         )
     elif viewer_cases and not viewer:
         note = (

@@ -26,7 +26,8 @@ class Browser:
     `requests` the addresses it asked for.
     """
 
-    def __init__(self, width=1200, height=900):
+    def __init__(self, *flags, width=1200, height=900):
+        self._flags = flags
         self.messages, self.requests, self._answers, self._next = [], [], {}, 0
         self._rest = b""
         self._profile = tempfile.mkdtemp(prefix="chromium")
@@ -37,7 +38,14 @@ class Browser:
         self._from, write_answer = os.pipe()
         # The browser reads commands from descriptor 3 and writes answers to descriptor 4.
         shell = f'exec 3<&{read_command} 4>&{write_answer}; exec "$@"'
-        command = [CHROMIUM, *FLAGS, self._size, f"--user-data-dir={self._profile}", "about:blank"]
+        command = [
+            CHROMIUM,
+            *FLAGS,
+            *self._flags,
+            self._size,
+            f"--user-data-dir={self._profile}",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(["bash", "-c", shell, "bash", *command], pass_fds=(read_command, write_answer),
                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         os.close(read_command)

@@ -142,6 +142,18 @@ def test_the_viewer_opens_on_a_click_and_moves(hostile_page, tmp_path):
         assert errors(browser) == []
 
 
+def test_without_webgl_the_viewer_says_so_and_the_slices_remain(hostile_page):
+    pytest.importorskip("nilearn", reason="nilearn, which ships NiiVue, is not installed")
+    with Browser("--disable-3d-apis") as browser:
+        browser.open(hostile_page)
+        browser.run('document.querySelector("button.open").click()')
+        words = 'document.getElementById("viewer-words").textContent'
+        browser.wait(f'{words} !== "Loading."')
+        assert "no WebGL 2" in browser.run(words)
+        loaded = '[...document.querySelectorAll(".case img")].every(i => i.naturalWidth > 100)'
+        assert browser.run(loaded)
+
+
 def picture(browser, path):
     """Return the pixels of the viewer, once they are drawn."""
     from matplotlib.image import imread

@@ -8,7 +8,7 @@ if (viewer) {
     return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   };
   const [OUTLINE_OPACITY, FAINT_OPACITY, FILLED_OPACITY] = [0.9, 0.12, 0.45];
-  let scene = null;
+  let scene = null, starting = null;
 
   const unpack = async () => {
     const bytes = Uint8Array.from(atob(part("viewer-program").textContent), (letter) => letter.charCodeAt(0));
@@ -61,11 +61,12 @@ if (viewer) {
     words.textContent = "Loading.";
     viewer.showModal();
     try {
-      scene ??= await start();
+      scene = await (starting ??= start());
       await load(JSON.parse(button.nextElementSibling.textContent));
       const note = button.dataset.note ? ` Shown: ${button.dataset.note}.` : "";
       words.textContent = `Wheel: next slice. Click or drag: move the cross. Right button: grey window.${note}`;
     } catch (error) {
+      starting = scene && starting;
       words.textContent = `The viewer did not start: ${error.message} The slices on the page remain.`;
     }
   };

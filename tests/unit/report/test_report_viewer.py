@@ -111,7 +111,8 @@ def test_viewer_cases_are_shared_by_the_runs_and_0_leaves_it_out(make_run, page_
     titles = [name.split("</h3>")[0] for name in page.split("<h3>")[1:]]
     counts = [part.count('class="open"') for part in page.split("<h3>")[1:]]
     assert dict(zip(titles, counts, strict=True)) == {"batch": 2, "group": 1, "layer": 1}
-    assert "4 of these cases can be scrolled through here, with NiiVue (shipping 1.2)." in page
+    assert "4 of these cases can be scrolled through here, with NiiVue (©" in page
+    assert "BSD 2-Clause licence; from shipping 1.2)." in page
     bare = page_of(*runs, viewer_cases=0)
     assert "NiiVue" not in bare
     assert "medseg[viewer]" not in bare
