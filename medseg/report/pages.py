@@ -11,17 +11,22 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from medseg import __version__
 from medseg.core.errors import OptionError
-from medseg.core.runs import atomic_text
 from medseg.core.statistics import BOOTSTRAP_FROM
-from medseg.report import figures, provenance, tables
+from medseg.report import agreement, curves, figures, provenance, tables
+from medseg.report.conclusions import conclusions
+from medseg.report.cost import cost_rows
+from medseg.report.distances import distances
+from medseg.report.formats import check_formats, with_code, write_formats
+from medseg.report.metric_table import metric_groups, metric_rows
 from medseg.report.options import ReportOptions
 from medseg.report.pictures import gallery
 from medseg.report.slices import PREDICTION_COLOUR, REFERENCE_COLOUR
 from medseg.report.sources import Source, read_sources
+from medseg.report.style import MOST_RUNS
+from medseg.report.viewer import Viewer, find_viewer
 
 log = logging.getLogger("medseg")
 
@@ -30,19 +35,22 @@ def report(options: ReportOptions) -> int:
     """Write the report.
 
     Raises:
-        OptionError: If there is nothing to report in a run, or the page cannot be written.
+        OptionError: If there is nothing to report in a run, or a file cannot be written.
     """
-    if options.worst < 0:
-        raise OptionError(f"--worst must be 0 or more; got {options.worst}.")
+    for name in ("worst", "viewer_cases"):
+        if getattr(options, name) < 0:
+            raise OptionError(f"--{name} must be 0 or more; got {getattr(options, name)}.")
+    check_formats(options)
     sources = read_sources(options.runs)
-    page = render(sources, options.worst)
-    with atomic_text(options.output) as file:
-        file.write(page)
-    log.info("report of %d run(s): %s", len(sources), options.output)
+    page = ""
+    if {"html", "pdf"} & set(options.format):
+        page = render(sources, options.worst, options.viewer_cases)
+    for path in write_formats(options, sources, page):
+        log.info("report of %d run(s): %s", len(sources), path)
     return 0
 
 
-def render(sources: Sequence[Source], worst: int) -> str:
+def render(sources: Sequence[Source], worst: int, viewer_cases: int) -> str:
     """Return the page."""
     environment = Environment(
         loader=PackageLoader("medseg.report"),
@@ -51,21 +59,21 @@ def render(sources: Sequence[Source], worst: int) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["with_code"] = _with_code
+    environment.filters["with_code"] = with_code
     colours = f":root {{ --reference: {REFERENCE_COLOUR}; --prediction: {PREDICTION_COLOUR}; }}\n"
-    style, script = colours + _asset("style.css"), _asset("table.js")
+    viewer = find_viewer() if viewer_cases else None
+    content = {**_tables(sources), **_figures(sources)}
+    content |= _pictures(sources, worst, viewer, viewer_cases)
+    viewer = content["viewer"]
+    style = colours + _asset("style.css")
+    script = _asset("table.js") + ("\n" + _asset("viewer.js") if viewer else "")
     page = environment.get_template("page.html").render(
-        **_content(sources, worst),
-        style=style,
-        script=script,
-        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; "
-        f"script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
+        **content, style=style, script=script, policy=_policy(style, script, viewer)
     )
     return page.encode("utf-8", "replace").decode()  # a name may hold half a surrogate pair
 
 
-def _content(sources: Sequence[Source], worst: int) -> dict[str, Any]:
-    galleries = [gallery(source, worst) for source in sources]
+def _tables(sources: Sequence[Source]) -> dict[str, Any]:
     return {
         "version": __version__,
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -73,30 +81,76 @@ def _content(sources: Sequence[Source], worst: int) -> dict[str, Any]:
         "data_set": provenance.data_set(sources),
         "provenance": provenance.provenance_rows(sources),
         "flow": provenance.flow_rows(sources),
-        "conclusions": provenance.conclusions(sources),
         "missing": provenance.missing_parts(sources),
+        "conclusions": conclusions(sources),
         "runs": tables.run_rows(sources),
         "classes": tables.class_groups(sources),
+        "metrics": metric_groups(metric_rows(sources)),
+        "agreements": agreement.agreement_groups(sources),
+        "costs": cost_rows(sources),
         "cases": tables.case_rows(sources),
         "bootstrap_from": BOOTSTRAP_FROM,
         "has_groups": any(source.groups for source in sources),
         "definitions": tables.definitions(sources),
         "definition_note": tables.definition_note(sources),
-        "curves": figures.curves(sources),
-        "strips": figures.strips(sources),
-        "volumes": figures.volumes(sources),
-        "galleries": [gallery for gallery in galleries if gallery.pictures],
         "configs": [(source.name, source.config) for source in sources if source.config],
     }
 
 
-def _with_code(text: str) -> Markup:
-    """Set what stands between backticks as code; all else stays text."""
-    parts = text.split("`")
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else part
-        for place, part in enumerate(parts)
-    )
+def _figures(sources: Sequence[Source]) -> dict[str, Any]:
+    more = f" The first {MOST_RUNS} of {len(sources)} runs." if len(sources) > MOST_RUNS else ""
+    return {
+        "strips": figures.strips(sources),
+        "sizes": figures.sizes(sources),
+        "distances": distances(sources),
+        "bland_altman": agreement.bland_altman(sources),
+        "curves": curves.curves(sources),
+        "curve_cases": curves.case_words(sources),
+        "more_runs": more,
+    }
+
+
+def _pictures(
+    sources: Sequence[Source], worst: int, viewer: Viewer | None, viewer_cases: int
+) -> dict[str, Any]:
+    """Return the galleries; the runs take turns in sharing the cases of the viewer."""
+    shares = [len(range(place, viewer_cases, len(sources))) for place in range(len(sources))]
+    galleries = [
+        gallery(source, worst, share if viewer else 0)
+        for source, share in zip(sources, shares, strict=True)
+    ]
+    opened = sum(picture.preview is not None for g in galleries for picture in g.pictures)
+    note = ""
+    if viewer and opened:
+        note = (
+            f"{opened} of these cases can be scrolled through here, with NiiVue (© its authors, "
+            f"BSD 2-Clause licence; from {viewer.origin})."
+        )
+    elif viewer_cases and not viewer:
+        note = (
+            "A viewer to scroll through cases comes with `pip install 'medseg[viewer]'`, "
+            "if the report is then written again."
+        )
+    return {
+        "galleries": [gallery for gallery in galleries if gallery.pictures],
+        "viewer": viewer if opened else None,
+        "viewer_note": note,
+    }
+
+
+def _policy(style: str, script: str, viewer: Viewer | None) -> str:
+    """Return the content security policy: nothing but what is in the page, known by its hash."""
+    scripts = [_hash(script), *([_hash(viewer.script)] if viewer else [])]
+    rules = {
+        "default-src": "'none'",
+        "img-src": "data: blob:" if viewer else "data:",
+        "style-src": _hash(style),
+        "script-src": " ".join(scripts),
+        **({"connect-src": "data: blob:"} if viewer else {}),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {sources}" for name, sources in rules.items())
 
 
 def _asset(name: str) -> str:

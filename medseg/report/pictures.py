@@ -1,20 +1,21 @@
-"""Which cases are shown as pictures, and their volumes."""
+"""Pictures of the cases to look at, from their volumes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from medseg.core.errors import MedsegError
 from medseg.io import Volume, read_volume
+from medseg.report.choices import Choice, choose
+from medseg.report.preview import Preview, preview
 from medseg.report.slices import draw, error_centre
 from medseg.report.sources import Source
-
-MOST_LOST = 5
-"""Cases with a missed or invented structure shown for each run, besides the worst."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Picture:
         place: Voxel the slices cross in, or "" without an image.
         image: PNG as a data URI, or "" where there is none.
         note: Why there is none.
+        error: What kind of error prevails.
+        preview: What the viewer loads, or None where it cannot be opened.
     """
 
     case_id: str
@@ -36,6 +39,8 @@ class Picture:
     place: str = ""
     image: str = ""
     note: str = ""
+    error: str = ""
+    preview: Preview | None = None
 
 
 @dataclass(frozen=True)
@@ -46,68 +51,67 @@ class Gallery:
         run: Name of the run.
         pictures: The cases.
         hidden: Cases with a lost structure that are not among them.
+        left_out: Other cases that were chosen, but are too many.
     """
 
     run: str
     pictures: Sequence[Picture]
     hidden: int
+    left_out: int
 
 
-@dataclass(frozen=True)
-class Lost:
-    """What was lost in one case.
+def gallery(source: Source, worst: int, viewer_cases: int = 0) -> Gallery:
+    """Return pictures of lost structures, the largest first, and of the worst cases of a run.
 
-    Attributes:
-        words: Every lost structure, in words.
-        largest: Class of the largest one.
-        volume_ml: Volume of that one.
+    Args:
+        source: The run.
+        worst: Cases of lowest Dice shown for each class.
+        viewer_cases: Pictures, the first that can, that carry data for the viewer.
     """
-
-    words: str
-    largest: str
-    volume_ml: float
-
-
-def gallery(source: Source, worst: int) -> Gallery:
-    """Return pictures of lost structures, the largest first, and of the worst cases of a run."""
-    lost = lost_structures(source)
-    shown = list(lost)[:MOST_LOST]
-    known = [case_id for case_id in source.case_ids if not math.isnan(source.case_dice(case_id))]
-    shown += [c for c in sorted(known, key=source.case_dice)[:worst] if c not in shown]
-    pictures = [_picture(source, case_id, lost.get(case_id)) for case_id in shown]
-    return Gallery(source.name, pictures, len(lost.keys() - set(shown)))
+    chosen, hidden, left_out = choose(source, worst)
+    pictures: list[Picture] = []
+    for case_id, choice in chosen.items():
+        carried = sum(picture.preview is not None for picture in pictures)
+        pictures.append(_picture(source, case_id, choice, carried < viewer_cases))
+    return Gallery(source.name, pictures, hidden, left_out)
 
 
-def lost_structures(source: Source) -> Mapping[str, Lost]:
-    """Return what was lost in each case that lost something, the largest volume first."""
-    found: dict[str, Lost] = {}
-    for case_id, name, status in source.lost():
-        word, side = ("missed", "ref") if status == "missed" else ("invented", "pred")
-        size = source.value(case_id, name, f"volume_{side}_ml")
-        new = Lost(f"{name} {word}", name, 0.0 if math.isnan(size) else size)
-        old = found.get(case_id)
-        if old:
-            larger = max(old, new, key=lambda lost: lost.volume_ml)
-            new = replace(larger, words=f"{old.words}, {new.words}")
-        found[case_id] = new
-    return dict(sorted(found.items(), key=lambda item: -item[1].volume_ml))
-
-
-def _picture(source: Source, case_id: str, lost: Lost | None) -> Picture:
+def _picture(source: Source, case_id: str, choice: Choice, in_viewer: bool) -> Picture:
     values = {name: source.value(case_id, name, "dice") for name in source.class_names}
     scores = ", ".join(f"{n} {v:.2f}" for n, v in values.items() if not math.isnan(v))
-    reason = lost.words if lost else "among the lowest mean Dice"
     try:
         image, reference, prediction = _volumes(source, case_id)
     except MedsegError as error:
-        return Picture(case_id, reason, scores, note=f"No picture. {error}")
+        return Picture(case_id, choice.words, scores, note=f"No picture. {error}")
     labels = [reference.array, prediction.array]
-    value = source.class_value(lost.largest) if lost else None
+    value = source.class_value(choice.class_name)
     if value is not None:
         labels = [array == value for array in labels]
     centre = error_centre(labels[0], labels[1], image.grid.spacing)
-    png = draw(image, reference, prediction, centre)
-    return Picture(case_id, reason, scores, str(centre), png)
+    return Picture(
+        case_id,
+        choice.words,
+        scores,
+        str(centre),
+        draw(image, reference, prediction, centre),
+        error=error_words(reference.array, prediction.array),
+        preview=preview(image, reference, prediction, centre) if in_viewer else None,
+    )
+
+
+def error_words(reference: NDArray[Any], prediction: NDArray[Any]) -> str:
+    """Say what kind of error prevails, over all classes."""
+    wrong = reference != prediction
+    if not wrong.any():
+        return "no error"
+    counts = {
+        "missing": int((wrong & (prediction == 0)).sum()),
+        "too much": int((wrong & (reference == 0)).sum()),
+        "of the wrong class": int((wrong & (prediction != 0) & (reference != 0)).sum()),
+    }
+    total = sum(counts.values())
+    kind = max(counts, key=counts.__getitem__)
+    return f"{total:,} wrong voxels, {100 * counts[kind] / total:.0f} % of them {kind}"
 
 
 def _volumes(source: Source, case_id: str) -> tuple[Volume, Volume, Volume]:

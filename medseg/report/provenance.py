@@ -1,17 +1,12 @@
-"""What the page says of its origin: data, settings, cases given and left out, what may be said."""
+"""What the page says of its origin: data, settings, cases given and left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.core.geometry import SAME_GRID
-from medseg.core.statistics import BOOTSTRAP_FROM
 from medseg.report.sources import Source
-
-SETTLED_FROM = 50
-"""Cases from which intervals hold although a structure is lost now and then (core.statistics)."""
 
 MOST_REASONS = 8
 
@@ -54,6 +49,9 @@ def _facts(source: Source) -> dict[str, Any]:
     finished = str(source.fit.get("finished") or "")
     checkpoints = (r["checkpoint"] for r in source.journal.values() if "checkpoint" in r)
     return {
+        "Cases in the figures": len(source.case_ids) or None,
+        "Classes": list(source.class_names),
+        "Spacing, mm": _spacing(source),
         **{label: source.fit.get(key) for label, key in _FIT_FIELDS.items()},
         "Training finished": finished[:MINUTES].replace("T", " "),
         "Checkpoint": list(dict.fromkeys(map(str, checkpoints))),
@@ -63,13 +61,24 @@ def _facts(source: Source) -> dict[str, Any]:
     }
 
 
+def _spacing(source: Source) -> str:
+    """Return the smallest and largest spacing on each axis of the files."""
+    rows = {row["spacing_mm"] for row in source.cases if row.get("spacing_mm")}
+    try:
+        axes = zip(*([float(part) for part in row.split(" x ")] for row in rows), strict=True)
+        ends = [(min(axis), max(axis)) for axis in axes]
+    except ValueError:
+        return ""
+    return " × ".join(f"{a:g}" if a == b else f"{a:g}–{b:g}" for a, b in ends)
+
+
 def missing_parts(sources: Sequence[Source]) -> list[str]:
     """Say once what is missing, and in which runs."""
     runs: dict[str, list[str]] = {}
     for source in sources:
         for text in source.missing:
             runs.setdefault(text, []).append(source.name)
-    return [text + _which(names, sources) for text, names in runs.items()]
+    return [text + which(names, sources) for text, names in runs.items()]
 
 
 def flow_rows(sources: Sequence[Source]) -> list[dict[str, str]]:
@@ -78,7 +87,7 @@ def flow_rows(sources: Sequence[Source]) -> list[dict[str, str]]:
 
 
 def _flow_row(source: Source) -> dict[str, str]:
-    flow = _flow(source)
+    flow = case_flow(source)
     failed = flow.get("failed") or {
         case_id: str(record.get("message", ""))
         for case_id, record in source.journal.items()
@@ -104,97 +113,8 @@ def _flow_row(source: Source) -> dict[str, str]:
     }
 
 
-def conclusions(sources: Sequence[Source]) -> list[str]:
-    """Say what the figures allow to be said, and what they do not."""
-    scored = [source for source in sources if source.case_ids]
-    if not scored:
-        return []
-    said = [_of_seeds(scored), *_of_cases(scored), *_of_lost(scored), *_of_comparability(scored)]
-    said += _of_flaws(scored)
-    return said
-
-
-def _of_seeds(sources: Sequence[Source]) -> str:
-    seeds = {source.fit["seed"] for source in sources if "seed" in source.fit}
-    known = all("seed" in source.fit for source in sources)
-    if not known:
-        trained = "how often and with which seeds the networks were trained is not recorded"
-    elif len(seeds) == 1:
-        trained = "one seed, so what another seed would change is not known"
-    else:
-        trained = f"{len(seeds)} seeds, whose spread is not separated from that of the settings"
-    if len(sources) == 1:
-        return f"Descriptive only: one run; {trained}."
-    return (
-        f"Descriptive only: {len(sources)} runs; {trained}. No paired comparison is made on this "
-        "page: intervals that overlap are not a test, and neither are intervals that do not."
-    )
-
-
-def _of_cases(sources: Sequence[Source]) -> Iterator[str]:
-    fewest = min(len(source.case_ids) for source in sources)
-    if fewest < BOOTSTRAP_FROM:
-        yield (
-            f"{_count(fewest, 'case')}: intervals (Student's t) are wide, and hold only if no "
-            "structure is lost altogether."
-        )
-    if any(len(set(source.groups.values())) < len(source.groups) for source in sources):
-        yield (
-            "Several cases share a group (a patient or a site). Intervals take cases for "
-            "independent and are therefore too narrow."
-        )
-
-
-def _of_lost(sources: Sequence[Source]) -> Iterator[str]:
-    lost = sum(1 for source in sources for _ in source.lost())
-    if not lost:
-        return
-    are = "was" if lost == 1 else "were"
-    yield (
-        f"{_count(lost, 'structure')} {are} missed or invented; each counts as Dice 0 and NSD 0 in "
-        "the means and as an infinite distance in the medians."
-        + (
-            f" Below about {SETTLED_FROM} cases no interval of a mean covers such losses as it "
-            "should: read their counts first."
-            if min(len(source.case_ids) for source in sources) < SETTLED_FROM
-            else ""
-        )
-    )
-
-
-def _of_comparability(sources: Sequence[Source]) -> Iterator[str]:
-    if len({frozenset(source.case_ids) for source in sources}) > 1:
-        yield "The runs were not scored on the same cases: their means are of different cases."
-    if len({source.class_names for source in sources}) > 1:
-        yield "The runs were not scored on the same classes: their foreground means differ in kind."
-    for key, words in (
-        ("metric_version", "definitions of the metrics"),
-        ("tolerance_mm", "tolerances of NSD"),
-    ):
-        if len({str(source.summary[key]) for source in sources if key in source.summary}) > 1:
-            yield f"The runs were scored with different {words} and cannot be compared in them."
-    if len({source.fit["data_digest"] for source in sources if "data_digest" in source.fit}) > 1:
-        yield "The runs did not see the same data: their data digests differ."
-
-
-def _of_flaws(sources: Sequence[Source]) -> Iterator[str]:
-    checks: Mapping[str, Callable[[Source], Any]] = {
-        "The checkpoint was chosen on the very cases that are scored (best), which flatters it; "
-        "`--checkpoint last` does not": lambda s: s.summary.get("chosen_on_scored_cases"),
-        "The tolerance of NSD is below the largest voxel spacing of some cases, where NSD reads "
-        "too high": lambda s: _flow(s).get("spacing_above_tolerance"),
-        "Grids of prediction and reference were allowed to differ (--grid_tolerance)": lambda s: (
-            _as_number(s.summary.get("grid_tolerance")) > SAME_GRID
-        ),
-        "The training was interrupted": lambda s: s.fit.get("interrupted"),
-    }
-    for words, is_flawed in checks.items():
-        names = [source.name for source in sources if is_flawed(source)]
-        if names:
-            yield f"{words}.{_which(names, sources)}"
-
-
-def _flow(source: Source) -> Mapping[str, Any]:
+def case_flow(source: Source) -> Mapping[str, Any]:
+    """Return where the cases went, as the evaluation says; nothing if it does not."""
     flow = source.summary.get("cases")
     return flow if isinstance(flow, dict) else {}
 
@@ -209,7 +129,7 @@ def _by_value(names: Sequence[str], values: Sequence[Any]) -> str:
     return " · ".join(f"{value} ({', '.join(having)})" for value, having in runs.items() if value)
 
 
-def _which(names: Sequence[str], sources: Sequence[Source]) -> str:
+def which(names: Sequence[str], sources: Sequence[Source]) -> str:
     """Name the runs that are meant, unless all are."""
     return "" if len(names) == len(sources) else f" (In {', '.join(names)}.)"
 
@@ -220,11 +140,3 @@ def _words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
-
-
-def _as_number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"

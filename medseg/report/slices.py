@@ -60,14 +60,14 @@ def draw(
     arrays = [to_ras(array, grid) for array in (values, reference.array, prediction.array)]
     point = _ras_voxel(centre, grid)
     shown = (arrays[1] > 0) | (arrays[2] > 0)
-    box = _box(np.ones_like(shown) if whole else shown, spacing, point)
+    box = structure_box(np.ones_like(shown) if whole else shown, spacing, point)
     arrays = [array[box] for array in arrays]
     point = tuple(p - part.start for p, part in zip(point, box, strict=True))
     slices = [
         [np.take(array, point[axis], axis=axis).T for array in arrays] for _, axis, _ in VIEWS
     ]
     with mpl.rc_context({"font.size": 8}):
-        figure = _figure(slices, spacing, _window(values))
+        figure = _figure(slices, spacing, grey_window(values))
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=DPI, facecolor="black")
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
@@ -160,7 +160,9 @@ def _ras_axes(grid: Grid) -> tuple[list[int], list[bool]]:
     return axes, [letters[axis] == pair[0] for axis, pair in zip(axes, _RAS, strict=True)]
 
 
-def _box(structures: NDArray[Any], spacing: Sequence[float], centre: Voxel) -> tuple[slice, ...]:
+def structure_box(
+    structures: NDArray[Any], spacing: Sequence[float], centre: Voxel
+) -> tuple[slice, ...]:
     """Return the part of a volume that holds all structures, with some room around."""
     box = []
     for axis in range(3):
@@ -173,7 +175,7 @@ def _box(structures: NDArray[Any], spacing: Sequence[float], centre: Voxel) -> t
     return tuple(box)
 
 
-def _window(values: NDArray[Any]) -> tuple[float, float]:
+def grey_window(values: NDArray[Any]) -> tuple[float, float]:
     """Return the values drawn black and white."""
     some = values.ravel()[:: max(values.size // MOST_VALUES, 1)]
     low, high = np.percentile(some, PERCENTILES)

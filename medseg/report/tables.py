@@ -16,7 +16,7 @@ from medseg.report.sources import Source
 
 DASH = "–"
 MINUS = "−"
-SHOWN_METRICS = ("dice", "hd95_mm", "assd_mm", "nsd", "volume_difference_ml")
+SHOWN_METRICS = ("dice", "hd95_mm", "assd_mm", "nsd")
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,19 @@ def class_summary(source: Source, class_name: str, metric: str) -> Summary:
 
 def run_rows(sources: Sequence[Source]) -> list[dict[str, str]]:
     """Return the main table: a row a run."""
-    return [
-        {
-            "run": source.name,
-            "norm": source.norm,
-            "dice": str(foreground_dice(source)),
-            "cases": str(len(source.case_ids)),
-            "seconds": number(source.fit.get("seconds"), 0),
-            "steps": number(source.fit.get("steps"), 0),
-            "batch": number(source.fit.get("batch_size"), 0),
-            "parameters": number(source.fit.get("parameters"), 0),
-            "memory": number(source.fit.get("peak_memory_mib"), 0),
-        }
-        for source in sources
-    ]
+    return [_run_row(source) for source in sources]
+
+
+def _run_row(source: Source) -> dict[str, str]:
+    lost = [status for _, _, status in source.lost()]
+    return {
+        "run": source.name,
+        "norm": source.norm,
+        "dice": str(foreground_dice(source)),
+        "cases": str(len(source.case_ids)),
+        "missed": str(lost.count("missed")) if source.scores else DASH,
+        "invented": str(lost.count("fp_only")) if source.scores else DASH,
+    }
 
 
 def class_groups(sources: Sequence[Source]) -> list[tuple[str, list[dict[str, str]]]]:
@@ -98,22 +97,20 @@ def class_groups(sources: Sequence[Source]) -> list[tuple[str, list[dict[str, st
 
 
 def _class_row(source: Source, name: str) -> dict[str, str]:
-    dice, hd95, assd, nsd, volume = (
-        class_summary(source, name, metric) for metric in SHOWN_METRICS
-    )
+    dice, hd95, assd, nsd = (class_summary(source, name, metric) for metric in SHOWN_METRICS)
     statuses = [source.status(case_id, name) for case_id in source.case_ids]
     there = statuses.count("present") + statuses.count("missed")
     known = "unknown" not in statuses
     return {
         "run": source.name,
         "dice": str(Estimate(dice.mean, dice.ci_low, dice.ci_high)),
+        "median": spread(dice.median, dice.q1, dice.q3, 3),
         "n": str(dice.n),
         "missed": _rate(dice.n_missed, there) if known else DASH,
         "invented": _rate(dice.n_invented, len(statuses) - there) if known else DASH,
         "hd95": number(hd95.median, 2),
         "assd": number(assd.median, 2),
         "nsd": number(nsd.mean, 3),
-        "volume": number(volume.mean, 3, signed=True),
     }
 
 
@@ -157,10 +154,8 @@ def definitions(sources: Sequence[Source]) -> list[tuple[str, str]]:
             continue
         theirs = source.summary.get("definitions")
         words = ours | theirs if isinstance(theirs, dict) else ours
-        for name in SHOWN_METRICS:
-            metric = METRICS[name]
-            label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
-            rows[label, str(words[name])] = None
+        for name in known_metrics([source]):
+            rows[metric_label(name), str(words[name])] = None
     return list(rows)
 
 
@@ -172,6 +167,26 @@ def definition_note(sources: Sequence[Source]) -> str:
         f"Some scores do not say by which definitions they were made; those of this version "
         f"({METRIC_VERSION}) are printed."
     )
+
+
+def known_metrics(sources: Sequence[Source]) -> list[str]:
+    """Return the metrics that any run was scored with, in the order of tables."""
+    there = {score.metric for source in sources for score in source.scores}
+    return [name for name in METRICS if name in there]
+
+
+def metric_label(name: str) -> str:
+    """Return a metric's name for people, with its unit."""
+    metric = METRICS[name]
+    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+
+
+def spread(middle: float, low: float, high: float, digits: int) -> str:
+    """Return a middle with two ends in brackets, a dash if it is not known."""
+    if math.isnan(middle):
+        return DASH
+    ends = f" [{number(low, digits)}, {number(high, digits)}]" if not math.isnan(low) else ""
+    return number(middle, digits) + ends
 
 
 def number(value: Any, digits: int, signed: bool = False) -> str:

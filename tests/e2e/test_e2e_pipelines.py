@@ -20,6 +20,7 @@ TEXTS = [
     "docs/check.md",
     "docs/metrics.md",
     "docs/statistics.md",
+    "docs/report.md",
 ]
 
 

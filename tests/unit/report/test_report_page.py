@@ -40,12 +40,12 @@ def test_several_runs_are_described_and_no_winner_is_named(make_run, page_of, ca
 def test_the_page_says_what_it_shows_in_order(make_run, page_of):
     page = page_of(make_run(volumes=True), worst=0)
     assert re.findall(r"<h2>(.*?)</h2>", page) == [
-        "Cases", "Result", "Classes", "Every case", "Training", "Cases to look at",
-        "Table of cases", "Definitions", "Configurations",
+        "Cases", "Result", "Classes", "Every case", "Volumes", "Training", "Cost",
+        "Cases to look at", "Table of cases", "Definitions", "Configurations",
     ]  # fmt: skip
-    assert page.count("data:image/svg+xml;base64,") == 3
+    assert page.count("data:image/svg+xml;base64,") == 5
     assert page.count("data:image/png;base64,") == 1
-    assert page.count("<figcaption>") == 4
+    assert page.count("<figcaption>") == 6
     assert "<pre>seed: 0\n</pre>" in page
 
 
@@ -54,7 +54,7 @@ def test_what_is_missing_is_left_out_and_said(make_run, page_of):
     for name in ("scores.csv", "config.yaml"):
         (run / name).unlink()
     page = page_of(run)
-    assert re.findall(r"<h2>(.*?)</h2>", page) == ["Cases", "Result", "Training"]
+    assert re.findall(r"<h2>(.*?)</h2>", page) == ["Cases", "Result", "Training", "Cost"]
     assert "scores.csv is not there" in page
     assert "<code>medseg evaluate</code>" in page
 
@@ -79,7 +79,7 @@ def test_hostile_names_stay_text(make_run, page_of):
 
 
 def test_the_page_loads_nothing_and_its_policy_forbids_it(make_run, page_of):
-    page = page_of(make_run(volumes=True))
+    page = page_of(make_run(volumes=True), viewer_cases=0)
     assert not re.search(r"(src|href)=\"(?!data:image/)", page)
     words = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page).replace("http-equiv", "")
     assert not re.search(r"https?:|//|url\(|@import|style=|\bon[a-z]+=\"", text_of(words) + words)
@@ -119,7 +119,8 @@ def test_wrong_requests_are_refused_before_anything_is_written(tmp_path):
 def test_figures_hold_more_runs_and_longer_names_than_there_are_colours(make_run, page_of):
     names = [f"{'long_' * 8}{i}_$a_{{b$" for i in range(10)]
     page = page_of(*(make_run(name, within=str(i)) for i, name in enumerate(names)))
-    assert page.count("data:image/svg+xml;base64,") == 3
+    assert page.count("data:image/svg+xml;base64,") == 5
+    assert "The first 8 of 10 runs." in page
 
 
 def test_five_runs_of_52_cases_stay_below_two_megabytes_without_pictures(make_run, page_of):

@@ -11,7 +11,8 @@ from matplotlib.image import imread
 from medseg.core.geometry import Grid
 from medseg.core.runs import Score, write_scores
 from medseg.io import Volume, write_label_map
-from medseg.report.pictures import MOST_LOST, gallery, lost_structures
+from medseg.report.choices import MOST_LOST, MOST_PICTURES, lost_structures
+from medseg.report.pictures import error_words, gallery
 from medseg.report.slices import (
     PREDICTION_COLOUR,
     REFERENCE_COLOUR,
@@ -41,10 +42,10 @@ def near(picture, colour):
 def test_lost_structures_come_first_then_the_lowest_dice(make_source):
     cases = {f"c{i:02d}": (0.5 + i / 50, 0.5 + i / 50) for i in range(20)} | {"lost": (0.99, 0.0)}
     shown = gallery(make_source(cases=cases), worst=2)
-    assert [picture.case_id for picture in shown.pictures] == ["lost", "c00"]
-    assert [picture.reason for picture in shown.pictures] == [
-        "lesion missed",
-        "among the lowest mean Dice",
+    assert [(picture.case_id, picture.reason) for picture in shown.pictures] == [
+        ("lost", "lesion missed"),
+        ("c00", "among the lowest Dice of liver and lesion"),
+        ("c01", "among the lowest Dice of liver"),
     ]
     assert shown.pictures[0].scores == "liver 0.99, lesion 0.00"
 
@@ -54,6 +55,25 @@ def test_more_lost_structures_than_fit_are_counted(make_source):
     shown = gallery(make_source(cases=cases), worst=0)
     assert len(shown.pictures) == MOST_LOST
     assert shown.hidden == 3
+
+
+def test_more_pictures_than_fit_are_counted(make_source):
+    cases = {f"c{i:02d}": (0.5 + i / 50, 0.5 + i / 50) for i in range(MOST_PICTURES + 5)}
+    shown = gallery(make_source(cases=cases), worst=MOST_PICTURES + 2)
+    assert len(shown.pictures) == MOST_PICTURES
+    assert (shown.hidden, shown.left_out) == (0, 2)
+
+
+def test_the_kind_of_error_that_prevails_is_said():
+    reference, prediction = np.zeros((10, 1), int), np.zeros((10, 1), int)
+    reference[:6], prediction[4:7] = 1, 2
+    assert error_words(reference, prediction) == "7 wrong voxels, 57 % of them missing"
+    assert error_words(reference, reference) == "no error"
+
+
+def test_only_the_first_pictures_carry_data_for_the_viewer(make_source):
+    shown = gallery(make_source(volumes=True), worst=3, viewer_cases=2).pictures
+    assert [picture.preview is not None for picture in shown] == [True, True, False]
 
 
 def test_the_largest_lost_structure_of_a_case_leads(tmp_path):
@@ -73,7 +93,7 @@ def test_the_largest_lost_structure_of_a_case_leads(tmp_path):
 
 
 def test_a_lost_structure_is_cut_through_though_another_error_is_larger(make_source):
-    lost, low = gallery(make_source(volumes=True), worst=2).pictures
+    lost, low, *_ = gallery(make_source(volumes=True), worst=2).pictures
     assert lost.case_id == "c"
     i, j, k = map(int, lost.place.strip("()").split(","))
     assert i in (9, 10)

@@ -3,8 +3,8 @@
 import pytest
 
 from medseg.core.runs import Score, read_scores, write_scores
+from medseg.report.conclusions import conclusions
 from medseg.report.provenance import (
-    conclusions,
     data_set,
     flow_rows,
     missing_parts,

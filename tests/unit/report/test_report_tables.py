@@ -1,11 +1,14 @@
 """The numbers of the report, against numbers made by hand."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 from medseg.core.statistics import mean_interval
+from medseg.report.cost import cost_rows
+from medseg.report.metric_table import metric_groups, metric_rows
 from medseg.report.sources import read_source
 from medseg.report.tables import (
     case_rows,
@@ -55,13 +58,36 @@ def test_a_class_that_few_cases_have_moves_the_interval_with_the_mean(make_sourc
     assert estimate.low == pytest.approx(estimate.mean - half, abs=1e-5)
 
 
-def test_the_row_of_a_run_shows_what_it_cost(make_source):
+def test_the_row_of_a_run_counts_what_it_lost(make_source):
     (row,) = run_rows([make_source()])
     assert row["dice"].startswith("0.600 [")
+    assert (row["missed"], row["invented"]) == ("1", "0")
+
+
+def test_the_table_of_costs_shows_what_is_known(make_run, write_score_file):
+    run = make_run()
+    journal = run / "predictions" / "predictions.jsonl"
+    lines = [{"case_id": c, "status": "ok", "seconds": s} for c, s in (("a", 1.0), ("b", 4.0))]
+    journal.write_text("\n".join(map(json.dumps, lines)))
+    (row,) = cost_rows([read_source(run)])
     assert row["parameters"] == "1,234,567"
     assert row["seconds"] == "61"
+    assert row["rate"] == "0.122"
     assert row["memory"] == "800"
     assert row["batch"] == "–"
+    assert (row["predicted"], row["median"], row["slowest"]) == ("2", "2.50", "4.00")
+    assert cost_rows([read_source(write_score_file("scores_alone.csv"))]) == []
+
+
+def test_every_metric_has_its_mean_quartiles_and_range(make_source):
+    rows = {(r.class_name, r.metric): r for r in metric_rows([make_source()])}
+    dice, distance = rows["liver", "dice"], rows["lesion", "hd95_mm"]
+    assert (dice.lowest, dice.summary.median, dice.highest) == (0.7, 0.8, 0.9)
+    assert (distance.lowest, distance.highest) == (3.0, math.inf)
+    assert distance.summary.n == 2
+    name, label, (cells,) = metric_groups([distance])[0]
+    assert (name, label) == ("lesion", "HD95, mm")
+    assert cells["range"] == "3.000 to ∞"
 
 
 def test_a_missed_structure_is_counted_and_keeps_its_zero(make_source):
