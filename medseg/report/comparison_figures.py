@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medseg.core.comparison import Comparison, Level
 from medseg.core.pairs import Pair
 from medseg.core.ranking import Ranking
-from medseg.report.figures import COLOURS, MARKERS, WIDTH, _guide_lines, _image, _label, _styled
+from medseg.report.style import COLOURS, MARKERS, WIDTH, guide_lines, image, label, styled
 
 ACROSS = 3
 MOST_PAIRS = 12
@@ -36,7 +36,7 @@ def differences(comparison: Comparison) -> str | None:
         return None
     across = min(len(pairs), ACROSS)
     down = math.ceil(len(pairs) / across)
-    with _styled():
+    with styled():
         figure = Figure(figsize=(WIDTH, 2.1 * down + 0.3), layout="constrained")
         panels = figure.subplots(down, across, sharey=True, squeeze=False)
         for axes, pair in zip(panels.ravel(), pairs, strict=False):
@@ -47,7 +47,7 @@ def differences(comparison: Comparison) -> str | None:
             axes.set_ylabel("difference of Dice")
         limit = max(map(abs, panels[0, 0].get_ylim()))
         panels[0, 0].set_ylim(-limit, limit)
-        return _image(figure)
+        return image(figure)
 
 
 def _waterfall(axes: Axes, comparison: Comparison, pair: Pair) -> None:
@@ -62,7 +62,7 @@ def _waterfall(axes: Axes, comparison: Comparison, pair: Pair) -> None:
     axes.bar(columns, found, width=0.72, color=colours, lw=0, zorder=2)
     axes.axhline(0, color=INK, lw=0.6, zorder=3)
     axes.axhline(pair.difference, color=INK, lw=1.0, ls=(0, (4, 2)), zorder=3)
-    axes.set_title(f"{_label(pair.second)} − {_label(pair.first)}")
+    axes.set_title(f"{label(pair.second)} − {label(pair.first)}")
     axes.set_xticks([])
     axes.set_xlim(-1, len(found))
     # Above the bars that go down, and below those that go up.
@@ -70,10 +70,10 @@ def _waterfall(axes: Axes, comparison: Comparison, pair: Pair) -> None:
         (pair.second, pair.wins, (0.02, 0.97), "top"),
         (pair.first, pair.losses, (0.98, 0.03), "bottom"),
     ):
-        axes.text(*at, f"{_label(name)} better: {count}", transform=axes.transAxes, va=how,
+        axes.text(*at, f"{label(name)} better: {count}", transform=axes.transAxes, va=how,
                   ha="left" if how == "top" else "right", color=SOFT, fontsize=7)  # fmt: skip
     axes.spines["bottom"].set_visible(False)
-    _guide_lines(axes)
+    guide_lines(axes)
 
 
 def cases(comparison: Comparison) -> str | None:
@@ -82,7 +82,7 @@ def cases(comparison: Comparison) -> str | None:
     table = np.array([level.values for level in levels])
     if np.isnan(table).all():
         return None
-    with _styled():
+    with styled():
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
         axes = figure.subplots()
         spread: Array = np.random.default_rng(0).uniform(-0.14, 0.10, (table.shape[1],))
@@ -92,15 +92,15 @@ def cases(comparison: Comparison) -> str | None:
                   alpha=0.35 if crowded else 0.6, zorder=1)  # fmt: skip
         for place, level in enumerate(levels):
             _strip(axes, place, level, spread, crowded)
-        names = [_label(level.name) for level in levels]
+        names = [label(level.name) for level in levels]
         turned = max(map(len, names)) * len(names) > 90
         axes.set_xticks(places, names, rotation=30 if turned else 0,
                         ha="right" if turned else "center")  # fmt: skip
         axes.tick_params(axis="x", length=0)
         axes.set_xlim(-0.4, len(levels) - 0.45)
         axes.set_ylabel("mean foreground Dice")
-        _guide_lines(axes)
-        return _image(figure)
+        guide_lines(axes)
+        return image(figure)
 
 
 def _strip(axes: Axes, place: int, level: Level, spread: Array, crowded: bool) -> None:
@@ -123,8 +123,8 @@ def rank_frequencies(comparison: Comparison) -> str | None:
     """Draw how often each variant has each rank, a panel an order; None without a ranking."""
     if not comparison.rankings:
         return None
-    names = [_label(level.name) for level in comparison.levels]
-    with _styled():
+    names = [label(level.name) for level in comparison.levels]
+    with styled():
         figure = Figure(figsize=(WIDTH, 0.95 + 0.42 * len(names)), layout="constrained")
         panels = figure.subplots(1, len(comparison.rankings), sharey=True, squeeze=False)[0]
         for axes, ranking in zip(panels, comparison.rankings, strict=True):
@@ -132,7 +132,7 @@ def rank_frequencies(comparison: Comparison) -> str | None:
             axes.set_title(ranking.order)
         panels[0].set_yticks(range(len(names)), names)
         panels[0].set_ylim(len(names) - 0.45, -0.55)
-        return _image(figure)
+        return image(figure)
 
 
 def _blobs(axes: Axes, ranking: Ranking) -> None:
