@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from medseg.core.statistics import CONFIDENCE, NAN, RESAMPLES, Interval, mean_interval
+from medseg.core.statistics import CONFIDENCE, NAN, RESAMPLES, ROUNDING, Interval, mean_interval
 
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
@@ -45,10 +45,10 @@ class SignedRank:
 
 
 def difference_of(first: ArrayLike, second: ArrayLike) -> Array:
-    """Return second minus first; 0 where both are the same infinity."""
+    """Return second minus first; 0 where both are the same, infinities and rounding included."""
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    same = a == b
-    return np.where(same, 0.0, np.where(same, 0.0, b) - np.where(same, 0.0, a))
+    same = np.isclose(a, b, rtol=ROUNDING, atol=ROUNDING)
+    return np.where(same, 0.0, b) - np.where(same, 0.0, a)
 
 
 def signed_rank(differences: ArrayLike) -> SignedRank:

@@ -23,6 +23,9 @@ CONFIDENCE = 0.95
 BOOTSTRAP_FROM = 20
 RESAMPLES = 2000
 
+ROUNDING = 1e-12
+"""Shares, mm and ml that differ by no more than this differ by rounding only."""
+
 NAN = float("nan")
 
 
@@ -121,7 +124,7 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
     data = np.asarray(values, dtype=np.float64)
     if len(data) < 2:
         return Interval(NAN, NAN, "none: fewer than 2 values")
-    if np.ptp(data) == 0:
+    if np.ptp(data) <= ROUNDING * max(1.0, float(np.abs(data).max())):
         return Interval(float(data[0]), float(data[0]), "none: all values are equal")
     if len(data) < BOOTSTRAP_FROM:
         half = stats.t.ppf((1 + CONFIDENCE) / 2, len(data) - 1) * stats.sem(data)

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from medseg import __version__
 from medseg.core.comparison import Comparison, Level
 from medseg.core.metrics import METRICS
-from medseg.core.paired import ALPHA, POWER
+from medseg.core.paired import ALPHA, EXACT_UP_TO, POWER
 from medseg.core.pairs import Pair
 from medseg.core.statistics import BOOTSTRAP_FROM
 from medseg.core.verdicts import digits_for
@@ -107,6 +107,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "difference": comparison.difference,
         "comparisons": len(comparison.primary),
         "bootstrap_from": BOOTSTRAP_FROM,
+        "exact_up_to": EXACT_UP_TO,
         "alpha": ALPHA,
         "power": POWER,
         "ranking_words": [

@@ -73,6 +73,13 @@ def test_two_infinities_tie_and_one_is_the_largest_difference():
     assert paired.signed_rank(differences).effect == pytest.approx((2.5 - 3.5) / 6)
 
 
+def test_what_differs_by_rounding_is_a_tie_and_has_an_interval():
+    values = np.linspace(0.1, 0.7, 24)
+    assert not paired.difference_of(values, values + 0.1 - 0.1).any()
+    interval = mean_interval(values + 0.1 - values)
+    assert (interval.low, interval.high) == pytest.approx((0.1, 0.1))
+
+
 def test_an_infinity_counts_like_any_difference_larger_than_the_rest():
     data = np.array([-0.2, 0.5, 0.1, 0.7, 0.4, INF])
     assert paired.signed_rank(data) == paired.signed_rank(np.where(np.isinf(data), 99.0, data))
