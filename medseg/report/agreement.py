@@ -95,7 +95,7 @@ def _grows(table: NDArray[np.float64]) -> bool:
 def bland_altman(sources: Sequence[Source]) -> str | None:
     """Draw difference against mean of the two volumes, a panel a class and run."""
     shown = shown_together(sources)
-    percent = in_percent(shown)
+    percent = in_percent(sources)
     if not any(len(volume_pairs(s, name)) for s in shown for name in s.class_names):
         return None
     with styled():
@@ -130,7 +130,7 @@ def _lines(axes: Axes, found: Agreement) -> None:
 
 def agreement_groups(sources: Sequence[Source]) -> list[tuple[str, list[dict[str, str]]]]:
     """Return the table of agreement: for each class a row a run."""
-    percent = in_percent(shown_together(sources))
+    percent = in_percent(sources)
     return [
         (
             name,

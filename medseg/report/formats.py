@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -51,18 +52,21 @@ def write_formats(options: ReportOptions, sources: Sequence[Source], page: str) 
 
 
 def _write_text(path: Path, form: Format, sources: Sequence[Source], page: str) -> None:
+    out = io.StringIO(newline="")
+    if form == "csv":
+        csv.writer(out, lineterminator="\n").writerows(csv_rows(metric_rows(sources)))
+    else:
+        out.write(page if form == "html" else markdown(sources))
     with atomic_text(path) as file:
-        if form == "csv":
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows(csv_rows(metric_rows(sources)))
-        else:
-            file.write(page if form == "html" else markdown(sources))
+        # A name may hold half a surrogate pair, which UTF-8 cannot.
+        file.write(out.getvalue().encode("utf-8", "replace").decode())
 
 
 def csv_rows(rows: Sequence[MetricRow]) -> Iterator[list[str]]:
     """Yield the lines of the CSV: header, then class, metric, run and all numbers."""
     for place, row in enumerate(rows):
         numbers = asdict(row.summary) | {"lowest": row.lowest, "highest": row.highest}
+        del numbers["mean_with_penalty"]  # the diagonals of the images are not known here
         if not place:
             yield ["class_name", "metric", "run", *numbers]
         words = (row.class_name, row.metric, row.run)
@@ -119,7 +123,9 @@ def _write_pdf(path: Path, page: str) -> None:
     logging.getLogger("weasyprint").setLevel(logging.ERROR)  # it warns of CSS meant for screens
     weasyprint = _weasyprint()
     own = weasyprint.urls.URLFetcher(allowed_protocols={"data"})  # the page holds all it shows
-    content = weasyprint.HTML(string=page, url_fetcher=own).write_pdf()
+    content = weasyprint.HTML(
+        string=page.encode("utf-8", "replace").decode(), url_fetcher=own
+    ).write_pdf()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

@@ -44,7 +44,7 @@ def report(options: ReportOptions) -> int:
     sources = read_sources(options.runs)
     page = ""
     if {"html", "pdf"} & set(options.format):
-        page = render(sources, options.worst, options.viewer_cases)
+        page = render(sources, options.worst, options.viewer_cases * ("html" in options.format))
     for path in write_formats(options, sources, page):
         log.info("report of %d run(s): %s", len(sources), path)
     return 0
@@ -67,10 +67,9 @@ def render(sources: Sequence[Source], worst: int, viewer_cases: int) -> str:
     viewer = content["viewer"]
     style = colours + _asset("style.css")
     script = _asset("table.js") + ("\n" + _asset("viewer.js") if viewer else "")
-    page = environment.get_template("page.html").render(
+    return environment.get_template("page.html").render(
         **content, style=style, script=script, policy=_policy(style, script, viewer)
     )
-    return page.encode("utf-8", "replace").decode()  # a name may hold half a surrogate pair
 
 
 def _tables(sources: Sequence[Source]) -> dict[str, Any]:

@@ -80,6 +80,14 @@ def test_a_pdf_loads_nothing_from_elsewhere(make_run, write):
     assert output.with_suffix(".pdf").read_bytes().startswith(b"%PDF-")
 
 
+@pytest.mark.parametrize("form", ["html", "md", "csv"])
+def test_half_a_surrogate_pair_is_written_as_a_question_mark(make_run, write, form):
+    run = make_run()
+    fit = run / "fit.json"
+    fit.write_text(fit.read_text().replace('"name": "batch"', '"name": "half \\ud800"'))
+    assert "half ?" in write(run, formats=(form,)).with_suffix(f".{form}").read_text()
+
+
 def test_the_html_file_cannot_take_the_name_of_another_format(make_run, tmp_path):
     with pytest.raises(OptionError, match=r"choose .*r\.html"):
         report(ReportOptions((make_run(),), tmp_path / "r.csv"))
