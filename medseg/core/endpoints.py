@@ -16,6 +16,9 @@ from medseg.core.statistics import NAN
 
 PRIMARY = "dice"
 
+DIFFERENCE = 0.005
+"""The mean difference of Dice worth seeing, unless another is named."""
+
 Array = NDArray[np.float64]
 
 
@@ -74,7 +77,8 @@ class Design:
     Attributes:
         variants: Two or more.
         units: The independent unit (a patient, or the case itself) of each case.
-        class_names: Foreground classes.
+        class_names: Foreground classes; the endpoint of a case is the mean over them.
+        regions: Unions of classes, described beside them.
         metrics: Names of metrics with a better direction.
         difference: The mean difference of Dice worth seeing.
     """
@@ -83,7 +87,8 @@ class Design:
     units: Mapping[str, str]
     class_names: tuple[str, ...]
     metrics: tuple[str, ...] = (PRIMARY,)
-    difference: float = 0.005
+    difference: float = DIFFERENCE
+    regions: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -105,7 +110,7 @@ class Design:
         """The descriptive endpoints, those of one metric together."""
         found = []
         for metric in dict.fromkeys((PRIMARY, *self.metrics)):
-            classes = [Endpoint(metric, name) for name in self.class_names]
+            classes = [Endpoint(metric, name) for name in (*self.class_names, *self.regions)]
             if metric == PRIMARY:
                 found.append(classes if len(classes) > 1 else [])
             else:

@@ -14,8 +14,9 @@ from medseg.core.comparison import Comparison, compare_variants
 from medseg.core.pairs import Pair
 from medseg.core.runs import atomic_text, csv_cell, write_json
 from medseg.evaluation.compare_options import CompareOptions
-from medseg.evaluation.contestants import Contestant, design_of, notes_on, read_contestants
+from medseg.evaluation.contestants import read_contestants
 from medseg.report.comparison import ScoredFile, page
+from medseg.report.contestants import Contestant, design_of, notes_on
 
 SCHEMA = "medseg-comparison-1"
 
@@ -31,8 +32,10 @@ def compare(options: CompareOptions) -> int:
         OptionError: If the score files cannot be compared, or the output cannot be written.
     """
     contestants = read_contestants(options)
-    design = design_of(contestants, options)
-    comparison = compare_variants(design, tuple(notes_on(contestants, design, options)))
+    by_group = options.unit == "group"
+    design = design_of(contestants, options.metrics, options.difference, by_group)
+    notes = notes_on(contestants, design, options.metrics)
+    comparison = compare_variants(design, tuple(notes))
     files = [_scored_file(contestant, comparison) for contestant in contestants]
     write_pairs(options.output / "comparison.csv", (*comparison.primary, *comparison.descriptive))
     write_json(options.output / "comparison.json", _content(comparison, files))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from medseg.core.endpoints import DIFFERENCE
+
 
 @dataclass(frozen=True)
 class CompareOptions:
@@ -26,5 +28,5 @@ class CompareOptions:
     output: Path
     variants: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("dice", "hd95_mm", "nsd")
-    difference: float = 0.005
+    difference: float = DIFFERENCE
     unit: Literal["group", "case"] = "group"

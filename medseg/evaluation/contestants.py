@@ -1,34 +1,18 @@
-"""Score files read to be compared: the variant each belongs to, and what they have in common."""
+"""Score files read to be compared, and the variant each belongs to."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from medseg.core.endpoints import PRIMARY, Design, Variant
+from medseg.core.endpoints import PRIMARY
 from medseg.core.errors import OptionError, check_choice, problems
 from medseg.core.metrics import METRICS
 from medseg.evaluation.compare_options import CompareOptions
+from medseg.report.contestants import Contestant
 from medseg.report.sources import Source, read_source
-
-MOST_NAMED = 10
-"""Names in one sentence."""
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """One score file.
-
-    Attributes:
-        variant: Name of the variant it is a training of.
-        source: What it holds.
-    """
-
-    variant: str
-    source: Source
 
 
 def read_contestants(options: CompareOptions) -> list[Contestant]:
@@ -121,83 +105,3 @@ def _group_conflicts(sources: Sequence[Source]) -> Iterator[str]:
                     f"of {known[score.case_id]!r}; --unit case compares without groups"
                 )
                 break
-
-
-def design_of(contestants: Sequence[Contestant], options: CompareOptions) -> Design:
-    """Return what is compared: the cases, classes and metrics that every file has.
-
-    Raises:
-        OptionError: If the files have no case or no class in common.
-    """
-    cases = common(list(c.source.case_ids) for c in contestants)
-    classes = common(list(c.source.class_names) for c in contestants)
-    if not cases:
-        raise OptionError("--scores: no case is in all files without having trained a network.")
-    if not classes:
-        raise OptionError("--scores: no class is in all files.")
-    groups = _groups(contestants) if options.unit == "group" else {}
-    seeds: dict[str, list[Source]] = {}
-    for contestant in contestants:
-        seeds.setdefault(contestant.variant, []).append(contestant.source)
-    return Design(
-        variants=tuple(Variant(n, tuple(s.scores for s in found)) for n, found in seeds.items()),
-        units={case: groups.get(case, case) for case in cases},
-        class_names=tuple(classes),
-        metrics=tuple(metric for metric in options.metrics if metric in _metrics(contestants)),
-        difference=options.difference,
-    )
-
-
-def common(lists: Iterator[list[str]]) -> list[str]:
-    """Return what is in every list, in the order of the first."""
-    first, *others = lists
-    sets = [set(other) for other in others]
-    return [item for item in first if all(item in other for other in sets)]
-
-
-def _groups(contestants: Sequence[Contestant]) -> Mapping[str, str]:
-    return {s.case_id: s.group for c in contestants for s in c.source.scores if s.group}
-
-
-def _metrics(contestants: Sequence[Contestant]) -> list[str]:
-    """Return the metrics that every file has by one definition."""
-    found = common(
-        list(dict.fromkeys(score.metric for score in c.source.scores)) for c in contestants
-    )
-    return [m for m in found if m != "nsd" or len(_tolerances(contestants)) < 2]
-
-
-def _tolerances(contestants: Sequence[Contestant]) -> set[float]:
-    told = (c.source.summary.get("tolerance_mm") for c in contestants)
-    return {float(value) for value in told if isinstance(value, int | float)}
-
-
-def notes_on(
-    contestants: Sequence[Contestant], design: Design, options: CompareOptions
-) -> list[str]:
-    """Say what was left out, and why."""
-    every = list(dict.fromkeys(s.case_id for c in contestants for s in c.source.scores))
-    tested = [{*c.source.case_ids} for c in contestants]
-    scored = [{s.case_id for s in c.source.scores} for c in contestants]
-    trained = {x for a, b in zip(scored, tested, strict=True) for x in a - b}
-    absent = [x for x in every if x not in trained and not all(x in cases for cases in tested)]
-    classes = dict.fromkeys(n for c in contestants for n in c.source.class_names)
-    chosen = [str(c.source.path) for c in contestants
-              if c.source.summary.get("chosen_on_scored_cases") is True]  # fmt: skip
-    given = {
-        "Cases that trained a network, left out": [x for x in every if x in trained],
-        "Cases that are not in all files, left out": absent,
-        "Classes that are not in all files, left out": [
-            name for name in classes if name not in design.class_names
-        ],
-        "Metrics that not all files have by one definition, left out": [
-            metric for metric in options.metrics if metric not in design.metrics
-        ],
-        "Checkpoints chosen on cases that are scored here, which flatters them": chosen,
-    }
-    return [f"{what}: {_listed(names)}." for what, names in given.items() if names]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"{len(names)} ({', '.join(names[:MOST_NAMED])}{more})"

@@ -15,14 +15,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medseg import __version__
-from medseg.core.comparison import Comparison, Level
+from medseg.core.comparison import Comparison, Level, compare_variants
+from medseg.core.errors import OptionError
 from medseg.core.metrics import METRICS
 from medseg.core.paired import ALPHA, EXACT_UP_TO, POWER
 from medseg.core.pairs import Pair
 from medseg.core.statistics import BOOTSTRAP_FROM
 from medseg.core.verdicts import digits_for
 from medseg.report import comparison_figures as figures
+from medseg.report.contestants import Contestant, design_of, notes_on
+from medseg.report.sources import Source
 from medseg.report.tables import DASH, number
+
+METRICS_COMPARED = ("dice", "hd95_mm", "nsd")
 
 _OUTCOMES = {
     "better": "second better",
@@ -55,6 +60,21 @@ def section(comparison: Comparison) -> Markup:
     """Return the sections of a comparison; they need the styles of the report's page."""
     html = _environment().get_template("comparison_sections.html").render(**_content(comparison))
     return Markup(html)  # noqa: S704  # the template escapes what it is given
+
+
+def comparison_of(sources: Sequence[Source]) -> Markup:
+    """Return the sections that compare several runs, each a variant; nothing for one.
+
+    Runs that share no case or class are not compared; the report's conclusions say so.
+    """
+    contestants = [Contestant(source.name, source) for source in sources if source.scores]
+    if len(contestants) < 2:
+        return Markup()
+    try:
+        design = design_of(contestants, METRICS_COMPARED)
+    except OptionError:
+        return Markup()
+    return section(compare_variants(design, tuple(notes_on(contestants, design, METRICS_COMPARED))))
 
 
 def page(comparison: Comparison, files: Sequence[ScoredFile]) -> str:

@@ -75,7 +75,7 @@ def _of_lost(sources: Sequence[Source]) -> Iterator[str]:
 def _of_comparability(sources: Sequence[Source]) -> Iterator[str]:
     if len({frozenset(source.case_ids) for source in sources}) > 1:
         yield "The runs were not scored on the same cases: their means are of different cases."
-    if len({source.class_names for source in sources}) > 1:
+    if len({source.plain_classes for source in sources}) > 1:
         yield "The runs were not scored on the same classes: their foreground means differ in kind."
     for key, words in (
         ("metric_version", "definitions of the metrics"),

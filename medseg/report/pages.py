@@ -16,6 +16,7 @@ from medseg import __version__
 from medseg.core.errors import OptionError
 from medseg.core.statistics import BOOTSTRAP_FROM
 from medseg.report import agreement, curves, figures, provenance, tables
+from medseg.report.comparison import comparison_of
 from medseg.report.conclusions import conclusions
 from medseg.report.cost import cost_rows
 from medseg.report.distances import distances
@@ -63,6 +64,7 @@ def render(sources: Sequence[Source], worst: int, viewer_cases: int) -> str:
     colours = f":root {{ --reference: {REFERENCE_COLOUR}; --prediction: {PREDICTION_COLOUR}; }}\n"
     viewer = find_viewer() if viewer_cases else None
     content = {**_tables(sources), **_figures(sources)}
+    content["comparison"] = comparison_of(sources)
     content |= _pictures(sources, worst, viewer, viewer_cases)
     viewer = content["viewer"]
     style = colours + _asset("style.css")

@@ -57,8 +57,18 @@ class Source:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """Classes that were scored, in order."""
+        """Classes and regions that were scored, in order."""
         return tuple(dict.fromkeys(score.class_name for score in self.scores))
+
+    @cached_property
+    def plain_classes(self) -> tuple[str, ...]:
+        """Classes without the regions, which would count their classes twice in a mean."""
+        return tuple(name for name in self.class_names if not self._is_region(name))
+
+    def _is_region(self, name: str) -> bool:
+        classes = self.summary.get("classes")
+        content = classes.get(name) if isinstance(classes, dict) else None
+        return isinstance(content, dict) and "values" in content and content.get("value") is None
 
     @cached_property
     def case_ids(self) -> tuple[str, ...]:
@@ -128,13 +138,13 @@ class Source:
     def lost(self) -> Iterator[tuple[str, str, KnownStatus]]:
         """Yield case, class and status of every structure that was missed or invented."""
         for case_id in self.case_ids:
-            for name in self.class_names:
+            for name in self.plain_classes:
                 if (status := self.status(case_id, name)) in ("missed", "fp_only"):
                     yield case_id, name, status
 
     def case_dice(self, case_id: str) -> float:
         """Return the mean Dice of a case over its classes, NaN if every class is absent."""
-        values = [self.value(case_id, name, "dice") for name in self.class_names]
+        values = [self.value(case_id, name, "dice") for name in self.plain_classes]
         known = [value for value in values if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
 

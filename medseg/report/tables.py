@@ -48,8 +48,8 @@ def foreground_dice(source: Source) -> Estimate:
     every class was there in every case, and more for a class that few cases have.
     """
     table = np.array(
-        [[source.value(c, name, "dice") for name in source.class_names] for c in source.case_ids]
-    ).reshape(len(source.case_ids), len(source.class_names))
+        [[source.value(c, name, "dice") for name in source.plain_classes] for c in source.case_ids]
+    ).reshape(len(source.case_ids), len(source.plain_classes))
     table = table[~np.isnan(table).all(axis=1)]
     table = table[:, ~np.isnan(table).all(axis=0)]
     if not table.size:
