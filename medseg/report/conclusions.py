@@ -36,8 +36,8 @@ def _of_seeds(sources: Sequence[Source]) -> str:
     if len(sources) == 1:
         return f"Descriptive only: one run; {trained}."
     return (
-        f"Descriptive only: {len(sources)} runs; {trained}. No paired comparison is made on this "
-        "page: intervals that overlap are not a test, and neither are intervals that do not."
+        f"Descriptive only: {len(sources)} runs; {trained}. What the runs differ in is under "
+        "Verdict, case by case: intervals that overlap are no test, nor are those that do not."
     )
 
 

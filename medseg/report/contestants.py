@@ -46,9 +46,9 @@ def design_of(
     cases = common(list(c.source.case_ids) for c in contestants)
     classes = common(list(c.source.plain_classes) for c in contestants)
     if not cases:
-        raise OptionError("no case is in all score files without having trained a network.")
+        raise OptionError("no case is in all files without having trained a network.")
     if not classes:
-        raise OptionError("no class is in all score files.")
+        raise OptionError("no class is in all files.")
     groups = _groups(contestants) if by_group else {}
     seeds: dict[str, list[Source]] = {}
     for contestant in contestants:
