@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import resources
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -27,6 +23,7 @@ from medseg.core.geometry import Grid
 from medseg.engine.progress import printable
 from medseg.io import Volume
 from medseg.report.slices import REFERENCE_COLOUR, draw, error_centre
+from medseg.report.templating import asset, environment, policy_hash
 
 MOST_PICTURES = 30
 """Cases that are drawn, errors first; more would make the page heavy, and nobody scrolls so far."""
@@ -54,21 +51,15 @@ class Picture:
 
 def render(result: Result) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=PackageLoader("medseg.check"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = printable
-    style = f":root {{ --reference: {REFERENCE_COLOUR}; }}\n{_asset('medseg.report', 'style.css')}"
-    style += _asset("medseg.check", "check.css")
+    templates = environment("medseg.check")
+    templates.filters["printable"] = printable
+    style = f":root {{ --reference: {REFERENCE_COLOUR}; }}\n{asset('style.css')}"
+    style += asset("check.css", "medseg.check")
     flagged = _flagged(result)
-    page = environment.get_template("check.html").render(
+    page = templates.get_template("check.html").render(
         style=style,
         # As in the report: nothing is loaded, and no text of the data can run.
-        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; "
+        policy=f"default-src 'none'; img-src data:; style-src {policy_hash(style)}; "
         "base-uri 'none'; form-action 'none'",
         version=__version__,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -155,13 +146,3 @@ def _label_on(grid: Grid, case: OpenedCase) -> NDArray[np.uint8]:
             classes, between[:3, :3], between[:3, 3], output_shape=grid.shape, order=0
         )
     )
-
-
-def _asset(package: str, name: str) -> str:
-    return (resources.files(package) / "templates" / name).read_text(encoding="utf-8").strip()
-
-
-def _hash(text: str) -> str:
-    """Return the text's entry in a content security policy."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medseg import __version__
@@ -26,6 +22,7 @@ from medseg.report import comparison_figures as figures
 from medseg.report.contestants import Contestant, design_of, notes_on
 from medseg.report.sources import Source
 from medseg.report.tables import DASH, number
+from medseg.report.templating import asset, environment, policy_hash
 
 METRICS_COMPARED = ("dice", "hd95_mm", "nsd")
 
@@ -58,7 +55,7 @@ class ScoredFile:
 
 def section(comparison: Comparison) -> Markup:
     """Return the sections of a comparison; they need the styles of the report's page."""
-    html = _environment().get_template("comparison_sections.html").render(**_content(comparison))
+    html = environment().get_template("comparison_sections.html").render(**_content(comparison))
     return Markup(html)  # noqa: S704  # the template escapes what it is given
 
 
@@ -79,10 +76,9 @@ def comparison_of(sources: Sequence[Source]) -> Markup:
 
 def page(comparison: Comparison, files: Sequence[ScoredFile]) -> str:
     """Return a self-contained page that loads and runs nothing."""
-    style = _asset("style.css")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style = asset("style.css")
     html = (
-        _environment()
+        environment()
         .get_template("comparison.html")
         .render(
             version=__version__,
@@ -92,26 +88,11 @@ def page(comparison: Comparison, files: Sequence[ScoredFile]) -> str:
             n_cases=comparison.n_cases,
             sections=section(comparison),
             style=style,
-            policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+            policy=f"default-src 'none'; img-src data:; style-src {policy_hash(style)}; "
             "base-uri 'none'; form-action 'none'",
         )
     )
     return html.encode("utf-8", "replace").decode()  # a name may hold half a surrogate pair
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("medseg.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _asset(name: str) -> str:
-    folder = resources.files("medseg.report") / "templates"
-    return (folder / name).read_text(encoding="utf-8").strip()
 
 
 def _content(comparison: Comparison) -> dict[str, Any]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from collections.abc import Sequence
 from datetime import datetime
-from importlib import resources
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medseg import __version__
 from medseg.core.errors import OptionError
@@ -27,6 +22,7 @@ from medseg.report.pictures import gallery
 from medseg.report.slices import PREDICTION_COLOUR, REFERENCE_COLOUR
 from medseg.report.sources import Source, read_sources
 from medseg.report.style import MOST_RUNS
+from medseg.report.templating import asset, environment, policy_hash
 from medseg.report.viewer import Viewer, find_viewer
 
 log = logging.getLogger("medseg")
@@ -53,23 +49,17 @@ def report(options: ReportOptions) -> int:
 
 def render(sources: Sequence[Source], worst: int, viewer_cases: int) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=PackageLoader("medseg.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["with_code"] = with_code
+    templates = environment()
+    templates.filters["with_code"] = with_code
     colours = f":root {{ --reference: {REFERENCE_COLOUR}; --prediction: {PREDICTION_COLOUR}; }}\n"
     viewer = find_viewer() if viewer_cases else None
     content = {**_tables(sources), **_figures(sources)}
     content["comparison"] = comparison_of(sources)
     content |= _pictures(sources, worst, viewer, viewer_cases)
     viewer = content["viewer"]
-    style = colours + _asset("style.css")
-    script = _asset("table.js") + ("\n" + _asset("viewer.js") if viewer else "")
-    return environment.get_template("page.html").render(
+    style = colours + asset("style.css")
+    script = asset("table.js") + ("\n" + asset("viewer.js") if viewer else "")
+    return templates.get_template("page.html").render(
         **content, style=style, script=script, policy=_policy(style, script, viewer)
     )
 
@@ -141,25 +131,14 @@ def _pictures(
 
 def _policy(style: str, script: str, viewer: Viewer | None) -> str:
     """Return the content security policy: nothing but what is in the page, known by its hash."""
-    scripts = [_hash(script), *([_hash(viewer.script)] if viewer else [])]
+    scripts = [policy_hash(script), *([policy_hash(viewer.script)] if viewer else [])]
     rules = {
         "default-src": "'none'",
         "img-src": "data: blob:" if viewer else "data:",
-        "style-src": _hash(style),
+        "style-src": policy_hash(style),
         "script-src": " ".join(scripts),
         **({"connect-src": "data: blob:"} if viewer else {}),
         "base-uri": "'none'",
         "form-action": "'none'",
     }
     return "; ".join(f"{name} {sources}" for name, sources in rules.items())
-
-
-def _asset(name: str) -> str:
-    folder = resources.files("medseg.report") / "templates"
-    return (folder / name).read_text(encoding="utf-8").strip()
-
-
-def _hash(text: str) -> str:
-    """Return the text's entry in a content security policy."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
