@@ -65,10 +65,10 @@ def test_one_run_is_descriptive_only(make_source):
     assert "Below about 50 cases" in text
 
 
-def test_several_runs_are_not_compared(make_source):
+def test_several_runs_are_compared_elsewhere(make_source):
     text = said(make_source("batch"), make_source("group", fit={"seed": 1}))
     assert "2 runs; 2 seeds" in text
-    assert "No paired comparison is made" in text
+    assert "What the runs differ in is under Verdict" in text
 
 
 def test_scores_of_unknown_training_claim_no_seed(write_score_file):
