@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import re
 import types
 import typing
@@ -43,7 +44,21 @@ def parse_options(
         if word.startswith("--") and word not in known:
             parser.error(f"no such flag: {word}.{suggestion(word, flags)}")
     values = vars(parser.parse_args(arguments))
-    return options(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return options(**{k: _flat(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _flat(items: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the values of a flag, those of one word with commas one by one."""
+    return tuple(v for item in items for v in (item if isinstance(item, tuple) else (item,)))
+
+
+def _choices(names: Sequence[str], word: str) -> tuple[str, ...]:
+    """Return the choices in one word; some separate several by commas."""
+    for name in word.split(","):
+        if name not in names:
+            listed = ", ".join(map(repr, names))
+            raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {listed})")
+    return tuple(word.split(","))
 
 
 def build_parser(options: type[Any], verb: str, summary: str) -> argparse.ArgumentParser:
@@ -91,6 +106,10 @@ def _argument(field: dataclasses.Field[Any], hint: Any, texts: dict[str, str]) -
     if typing.get_origin(kind) is tuple:
         kind = typing.get_args(kind)[0]
         keywords |= {"nargs": "+", "action": "extend"}
+        if typing.get_origin(kind) is Literal:
+            names = typing.get_args(kind)
+            several = functools.partial(_choices, names)
+            return {**keywords, "type": several, "metavar": f"{{{','.join(names)}}}"}
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         return {**keywords, "choices": choices, "type": type(choices[0])}

@@ -102,3 +102,26 @@ def test_help_ends_with_status_0_and_documents_every_flag(verb, capsys):
     said = capsys.readouterr().out
     assert f"usage: medseg {verb}" in said
     assert "--output OUTPUT" in said
+
+
+@dataclass(frozen=True)
+class Several:
+    """Options.
+
+    Attributes:
+        format: What is written.
+    """
+
+    format: tuple[Literal["html", "md", "csv"], ...] = ("html",)
+
+
+@pytest.mark.parametrize("words", [["html", "md"], ["html,md"], ["html", "--format", "md"]])
+def test_several_choices_are_separated_by_blanks_or_commas(words):
+    assert parse_options(Several, ["--format", *words], "v", "s").format == ("html", "md")
+
+
+def test_a_wrong_one_of_several_choices_is_named():
+    with pytest.raises(
+        OptionError, match=r"invalid choice: 'pfd' \(choose from 'html', 'md', 'csv'"
+    ):
+        parse_options(Several, ["--format", "html,pfd"], "v", "s")
