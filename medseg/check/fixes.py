@@ -7,17 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from medseg.check.findings import Finding
-from medseg.check.labels import LABEL_ROUNDING
 from medseg.check.output import Result
 from medseg.core.errors import OptionError, VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.manifest import Case, Manifest
 from medseg.engine.progress import printable
 from medseg.io import read_volume, write_label_map, write_volume
+from medseg.io.labels import whole_numbers
 from medseg.io.write import label_dtype
 
 log = logging.getLogger("medseg")
@@ -129,8 +128,9 @@ def _repair(case: Case, name: str, codes: set[str], manifest: Manifest, target: 
 
 def _write_label(path: Path, array: NDArray[Any], grid: Grid, manifest: Manifest) -> None:
     """Write labels in the smallest type for the table; what is no label stays as it is."""
-    whole = np.rint(array)
-    if np.abs(whole - array).max() > LABEL_ROUNDING:
+    try:
+        whole = whole_numbers(path, array)
+    except VolumeError:
         write_volume(path, array, grid)
         return
     highest = max(*manifest.labels.values(), manifest.ignore_value or 0, int(whole.max()))

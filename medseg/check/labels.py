@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from medseg.check.findings import Finding
 from medseg.check.opened import OpenedCase
 from medseg.core.geometry import Grid
-
-LABEL_ROUNDING = 1e-3
-"""Label maps that were saved as real numbers carry this much noise at most."""
+from medseg.io.labels import LABEL_ROUNDING
 
 FULL = 0.95
 """Share of foreground from which a label may be inverted."""

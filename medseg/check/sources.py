@@ -16,7 +16,7 @@ from medseg.check.leaks import contradictions
 from medseg.check.opened import CaseJob
 from medseg.core.errors import ManifestError, VolumeError
 from medseg.core.manifest import (
-    ENDINGS,
+    VOLUME_ENDINGS,
     Case,
     Manifest,
     case_id_of,
@@ -103,11 +103,10 @@ def _volumes(folder: Path) -> list[Path]:
     """Return the volume files of a folder, a pair .hdr/.img by its .hdr."""
     if not folder.is_dir():
         return []
-    endings = tuple(ending for ending in ENDINGS if ending != ".img")
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.name.lower().endswith(endings) and not path.name.startswith(".")
+        if path.name.lower().endswith(VOLUME_ENDINGS) and not path.name.startswith(".")
     ]
 
 

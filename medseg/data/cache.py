@@ -38,6 +38,7 @@ from medseg.data.transforms import IGNORE_INDEX, Prepared, Preprocessing, prepar
 from medseg.io import (
     dicom,
     dicom_files,
+    labels,
     layout,
     metaimage,
     nifti,
@@ -50,7 +51,7 @@ from medseg.io import (
 )
 from medseg.io.stream import open_regular
 
-_READERS = (read, layout, stream, nifti, metaimage, nrrd, text, npy, dicom, dicom_files)
+_READERS = (read, layout, stream, nifti, metaimage, nrrd, text, npy, dicom, dicom_files, labels)
 _CODE = (transforms, resample, *_READERS)
 """The modules that decide what an entry holds: a change in one of them makes new entries."""
 

@@ -36,6 +36,7 @@ from medseg.core.errors import GeometryError, OptionError, VolumeError
 from medseg.core.geometry import Grid
 from medseg.data.resample import coverage, resample
 from medseg.io import read_volume
+from medseg.io.labels import whole_numbers
 from medseg.io.read import Conflicts
 
 IGNORE_INDEX = 255
@@ -43,8 +44,6 @@ IGNORE_INDEX = 255
 
 OUTLIER_PERCENTILES = (0.5, 99.5)
 """Per-image z-scoring clips beyond these; nnU-Net's percentiles for CT."""
-
-_LABEL_ROUNDING = 1e-3  # label maps resaved as float carry this much noise at most
 
 
 _AXES = ("LR", "PA", "IS")
@@ -222,9 +221,7 @@ def read_label(
             f"{path}: label grid differs from image grid: {volume.grid.difference(grid)}. "
             "Resample the label, or fix its header."
         )
-    whole = np.rint(volume.array)
-    if np.abs(whole - volume.array).max() > _LABEL_ROUNDING:
-        raise VolumeError(path, "not-a-label", "values are not whole numbers", "write integers")
+    whole = whole_numbers(path, volume.array)
     classes = np.full(whole.shape, IGNORE_INDEX, dtype=np.uint8)
     known = np.zeros(whole.shape, dtype=bool)
     for index, value in enumerate(label_values):

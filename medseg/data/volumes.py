@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medseg.core.errors import GeometryError, VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.manifest import Case, Manifest
 from medseg.io import read_volume, write_label_map, write_volume
+from medseg.io.labels import whole_numbers
 from medseg.io.write import label_dtype
-
-_LABEL_ROUNDING = 1e-3
-"""Label maps resaved as float carry this much noise at most."""
 
 
 def write_images(manifest: Manifest, case: Case, targets: Sequence[Path]) -> tuple[Grid, bool]:
@@ -70,7 +66,7 @@ def write_label(source: Path, target: Path, grid: Grid, values: Mapping[int, int
             f"{source}: label grid differs from image grid: {volume.grid.difference(grid)}. "
             "Resample the label, fix its header, or name the channel it was drawn on first."
         )
-    whole = _whole(source, volume.array)
+    whole = whole_numbers(source, volume.array)
     there = [int(value) for value in np.unique(whole)]
     if unknown := [value for value in there if value not in values]:
         raise VolumeError(source, "unknown-label",
@@ -82,12 +78,3 @@ def write_label(source: Path, target: Path, grid: Grid, values: Mapping[int, int
     for value in there:
         stored[whole == value] = values[value]
     write_label_map(target, stored, grid, dtype, like=source)
-
-
-def _whole(path: Path, array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype.kind != "f":
-        return array
-    whole: NDArray[Any] = np.rint(array)
-    if np.abs(whole - array).max() > _LABEL_ROUNDING:
-        raise VolumeError(path, "not-a-label", "values are not whole numbers", "write integers")
-    return whole

@@ -17,11 +17,10 @@ from medseg.core.metrics import ClassScore, score_structure
 from medseg.evaluation.pairing import Pair
 from medseg.evaluation.wanted import Wanted
 from medseg.io import Volume, read_volume
+from medseg.io.labels import LABEL_ROUNDING
 
 MOST_VALUES = 1000
 """More distinct values than any label table has: an image, given for a label map."""
-
-_INTEGER_ROUNDING = 1e-3  # scaled or resampled label files hold 0.99999994 for 1
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _as_integers(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     for index in range(array.shape[-1]):  # slice by slice: real numbers take memory enough
         whole = np.rint(array[..., index])
         rounding = np.abs(array[..., index] - whole).max(initial=0)
-        if rounding > _INTEGER_ROUNDING or np.abs(whole).max(initial=0) >= 2**31:
+        if rounding > LABEL_ROUNDING or np.abs(whole).max(initial=0) >= 2**31:
             raise VolumeError(path, "not-labels", "holds numbers that are not whole",
                               "give the label map, not an image or probabilities")  # fmt: skip
         labels[..., index] = whole
