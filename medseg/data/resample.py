@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,37 +16,202 @@ from torch.nn import functional as F
 from medseg.core.geometry import Grid
 from medseg.io import Volume
 
+Mode = Literal["linear", "nearest"]
+Span = tuple[int, int]
+"""First index, and one past the last."""
+
 _LATTICE = 9  # points along an axis
 _SLAB_VOXELS = 1 << 22
 """Target voxels sampled at once; bounds the memory of the coordinates to about 50 MB."""
 
+_ALIGNED = 1e-3
+"""Voxels: below this, a position counts as that of a voxel, and axes as parallel."""
 
-def resample(values: Tensor, source: Grid, target: Grid) -> Tensor:
+
+@dataclass(frozen=True)
+class AxisMap:
+    """Where the voxels of a target axis lie along a source axis that is parallel to it.
+
+    Attributes:
+        axis: The source axis.
+        scale: Source voxels in one step of the target.
+        offset: Source position of the target's first voxel.
+        source_length: Voxels of the source axis.
+        length: Voxels of the target axis.
+    """
+
+    axis: int
+    scale: float
+    offset: float
+    source_length: int
+    length: int
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every target voxel is a source voxel."""
+        far = abs(self.scale - np.sign(self.scale)) * self.length
+        return bool(far + abs(self.offset - round(self.offset)) < _ALIGNED)
+
+    def positions(self, span: Span) -> NDArray[np.float64]:
+        """Return where the target voxels of a span lie in the source, its border at most."""
+        place = self.offset + self.scale * np.arange(*span, dtype=np.float64)
+        if self.is_exact:
+            place = np.rint(place)
+        return np.clip(place, 0, self.source_length - 1)
+
+    def needed(self, span: Span) -> Span:
+        """Return the source voxels that the target voxels of a span are made from."""
+        place = self.positions(span)
+        return int(np.floor(place.min())), int(np.ceil(place.max())) + 1
+
+    def sample(self, values: Tensor, dim: int, first: int, span: Span, mode: Mode) -> Tensor:
+        """Return the values at a span of the target, along one dimension.
+
+        Args:
+            values: A part of the source that holds what `needed` says.
+            dim: The dimension of the source axis.
+            first: Index of the part's first voxel in the source.
+            span: Wanted voxels of the target.
+            mode: How values between two voxels are found.
+        """
+        place = self.positions(span) - first
+        if mode == "nearest":
+            place = np.rint(place)
+        below = np.floor(place)
+        share = torch.from_numpy(place - below).to(values.device, values.dtype)
+        low = torch.from_numpy(below.astype(np.int64)).to(values.device)
+        if not share.any():
+            steps = np.diff(below)
+            if np.all(steps == 1):
+                return values.narrow(dim, int(below[0]), len(below))
+            return values.index_select(dim, low)
+        high = (low + 1).clamp_max(values.shape[dim] - 1)
+        weight = share.view([-1 if axis == dim else 1 for axis in range(values.ndim)])
+        return values.index_select(dim, low).lerp_(values.index_select(dim, high), weight)
+
+
+class GridMap:
+    """Where the voxels of a target grid lie in a source grid; values are brought over box by box.
+
+    Positions are counted in the whole source, so that boxes sampled apart fit without a seam.
+
+    Args:
+        source: Where values lie.
+        target: Where they are wanted.
+    """
+
+    def __init__(self, source: Grid, target: Grid) -> None:
+        self.source = source
+        self.target = target
+        self.to_source: NDArray[np.float64] = np.linalg.inv(source.affine) @ target.affine
+        self.axes = _nearest_axes(self.to_source[:3, :3])
+        self.parallel = _parallel(self, self.axes)
+        """One map for each target axis; None if the grids' axes are not parallel."""
+
+    def ascends(self, axis: int) -> bool:
+        """Return whether a target axis runs in the direction of its source axis."""
+        return bool(self.to_source[self.axes[axis], axis] > 0)
+
+    def needed(self, box: Sequence[Span]) -> tuple[Span, ...]:
+        """Return the box of the source that a box of the target is made from."""
+        if self.parallel is not None:
+            spans = {m.axis: m.needed(span) for m, span in zip(self.parallel, box, strict=True)}
+            return tuple(spans[axis] for axis in range(3))
+        corners = np.array(list(itertools.product(*((a, b - 1) for a, b in box))), dtype=float)
+        place = corners @ self.to_source[:3, :3].T + self.to_source[:3, 3]
+        place = np.clip(place, 0, np.asarray(self.source.shape) - 1)
+        low, high = np.floor(place.min(axis=0)), np.ceil(place.max(axis=0))
+        return tuple((int(a), int(b) + 1) for a, b in zip(low, high, strict=True))
+
+    def sample(
+        self, values: Tensor, first: Sequence[int], box: Sequence[Span], mode: Mode = "linear"
+    ) -> Tensor:
+        """Return the values in a box of the target.
+
+        Args:
+            values: A part of the source, shape (C, …), that holds what `needed` says.
+            first: Index of the part's first voxel in the source.
+            box: Span of each target axis.
+            mode: How values between voxels are found.
+
+        Returns:
+            Shape (C, …) of the box, contiguous.
+        """
+        if self.parallel is None:
+            return self._slanted(values, first, box, mode)
+        # The axis that loses most comes first, so that the others have less to do.
+        order = sorted(zip(self.parallel, box, strict=True), key=lambda pair: -abs(pair[0].scale))
+        for m, span in order:
+            values = m.sample(values, 1 + m.axis, first[m.axis], span, mode)
+        return values.permute(0, *(1 + m.axis for m in self.parallel)).contiguous()
+
+    def _slanted(
+        self, values: Tensor, first: Sequence[int], box: Sequence[Span], mode: Mode
+    ) -> Tensor:
+        index = np.stack(np.meshgrid(*(np.arange(*span) for span in box), indexing="ij"), axis=-1)
+        place = index @ self.to_source[:3, :3].T + self.to_source[:3, 3]
+        place = np.clip(place, 0, np.asarray(self.source.shape) - 1) - np.asarray(first)
+        last = np.maximum(np.asarray(values.shape[1:], dtype=np.float64) - 1, 1)
+        # As grid_sample wants it: [-1, 1], the last axis first.
+        where = torch.from_numpy((2 * place / last - 1)[..., ::-1].copy()).to(values)
+        sampled = F.grid_sample(
+            values[None],
+            where[None],
+            mode="bilinear" if mode == "linear" else "nearest",
+            padding_mode="border",
+            align_corners=True,
+        )
+        return sampled[0]
+
+
+def _nearest_axes(matrix: NDArray[np.float64]) -> tuple[int, int, int]:
+    """Return for each target axis the source axis it is most parallel to, each once."""
+    axes, free = [0, 0, 0], [0, 1, 2]
+    size = np.abs(matrix) / np.linalg.norm(matrix, axis=0)
+    for axis in np.argsort(-size.max(axis=0)):
+        nearest = max(free, key=lambda row: size[row, axis])
+        free.remove(nearest)
+        axes[axis] = nearest
+    return axes[0], axes[1], axes[2]
+
+
+def _parallel(grids: GridMap, axes: Sequence[int]) -> tuple[AxisMap, ...] | None:
+    """Return how each target axis lies in the source, or None if the axes are not parallel."""
+    matrix, offset = grids.to_source[:3, :3], grids.to_source[:3, 3]
+    slanted = np.abs(matrix)
+    slanted[axes, range(3)] = 0
+    if (slanted @ np.asarray(grids.target.shape)).max() > _ALIGNED:
+        return None
+    return tuple(
+        AxisMap(axis, float(matrix[axis, a]), float(offset[axis]), grids.source.shape[axis],
+                grids.target.shape[a])
+        for a, axis in enumerate(axes)
+    )  # fmt: skip
+
+
+def resample(values: Tensor, source: Grid, target: Grid, mode: Mode = "linear") -> Tensor:
     """Bring values onto another grid; outside the source the nearest edge value is taken.
 
-    Grids that differ only by flipped or swapped axes are rearranged exactly; all others are
-    interpolated linearly.
+    Grids that differ only by flipped or swapped axes are rearranged exactly.
 
     Args:
         values: Shape (C, *source.shape), float32.
         source: Where the values lie.
         target: Where they are wanted.
+        mode: How values between voxels are found.
 
     Returns:
         Shape (C, *target.shape), float32.
     """
-    to_source = np.linalg.inv(source.affine) @ target.affine
-    rearranged = _rearranged(values, to_source, target)
-    if rearranged is not None:
-        return rearranged
     out = values.new_empty((values.shape[0], *target.shape))
+    grids = GridMap(source, target)
     thickness = max(1, _SLAB_VOXELS // (target.shape[1] * target.shape[2]))
     for start in range(0, target.shape[0], thickness):
-        stop = min(start + thickness, target.shape[0])
-        where = _coordinates(to_source, (start, stop), target.shape, source.shape)
-        grid = torch.from_numpy(where).to(values)
-        slab = F.grid_sample(values[None], grid[None], padding_mode="border", align_corners=True)
-        out[:, start:stop] = slab[0]
+        rows = (start, min(start + thickness, target.shape[0]))
+        box = (rows, (0, target.shape[1]), (0, target.shape[2]))
+        needed = grids.needed(box)
+        part = values[:, *(slice(*span) for span in needed)]
+        out[:, slice(*rows)] = grids.sample(part, [span[0] for span in needed], box, mode)
     return out
 
 
@@ -63,38 +231,3 @@ def on_grid(volume: Volume, grid: Grid) -> NDArray[Any]:
         return volume.array
     values = torch.from_numpy(volume.array.astype(np.float32))
     return np.asarray(resample(values[None], volume.grid, grid)[0].numpy())
-
-
-def _rearranged(values: Tensor, to_source: NDArray[np.float64], target: Grid) -> Tensor | None:
-    """Return the values with axes swapped and flipped, if that is all there is to do."""
-    matrix = np.rint(to_source[:3, :3])
-    size = np.asarray(target.shape)
-    # The error of rounding the mapping, at the far corner, in voxels.
-    error = np.abs(to_source[:3, :3] - matrix) @ size + np.abs(
-        to_source[:3, 3] - np.rint(to_source[:3, 3])
-    )
-    if error.max() > 1e-3 or not np.array_equal(np.abs(matrix).sum(axis=0), np.ones(3)):
-        return None
-    if not np.array_equal(np.abs(matrix).sum(axis=1), np.ones(3)):
-        return None
-    axes = [int(np.argmax(np.abs(matrix[:, axis]))) for axis in range(3)]
-    flips = [axis for axis in range(3) if matrix[axes[axis], axis] < 0]
-    offset = np.rint(to_source[:3, 3]) + np.minimum(matrix, 0) @ (size - 1)
-    if offset.any() or tuple(values.shape[1 + axis] for axis in axes) != target.shape:
-        return None
-    moved = values.permute(0, *(1 + axis for axis in axes))
-    return moved.flip([1 + axis for axis in flips]).contiguous()
-
-
-def _coordinates(
-    to_source: NDArray[np.float64],
-    rows: tuple[int, int],
-    shape: tuple[int, int, int],
-    source_shape: tuple[int, int, int],
-) -> NDArray[np.float64]:
-    """Return where target voxels lie in the source, as grid_sample wants it: [-1, 1], (k, j, i)."""
-    axes = (np.arange(*rows), np.arange(shape[1]), np.arange(shape[2]))
-    index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    position = index @ to_source[:3, :3].T + to_source[:3, 3]
-    last = np.maximum(np.asarray(source_shape, dtype=np.float64) - 1, 1)
-    return np.asarray((2 * position / last - 1)[..., ::-1].copy(), dtype=np.float64)

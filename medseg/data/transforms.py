@@ -26,7 +26,6 @@ from monai.transforms import (
     RandGaussianSmoothd,
     RandScaleIntensityd,
     RandSimulateLowResolutiond,
-    ScaleIntensityRange,
     Spacing,
 )
 from numpy.typing import NDArray
@@ -138,15 +137,15 @@ def prepare_case(
         VolumeError: If a file is refused, or the label holds an unknown value.
         GeometryError: If label and image lie on different grids.
     """
-    image, original, warnings = read_channels(images, channels, reading or Reading())
-    moved = canonical(image, original, preprocessing, "bilinear")
-    values = scale_intensity(moved.as_tensor(), preprocessing.intensity)
-    grid = Grid(tuple(moved.shape[1:]), moved.affine.numpy())
+    values, original, warnings = read_channels(images, channels, reading or Reading())
+    grid = canonical_grid(original, preprocessing)
+    values = resample(values, original, grid)  # the same name: the volume as read is freed
+    scale_intensity(values, preprocessing.intensity)
     target = None
     if label is not None:
         classes = read_label(label, original, label_values, ignore_value)
-        placed = canonical(classes[None].float(), original, preprocessing, "nearest")
-        target = placed.as_tensor()[0].to(torch.uint8).numpy()
+        placed = resample(classes[None].float(), original, grid, "nearest")
+        target = placed[0].to(torch.uint8).numpy()
     return Prepared(values.numpy(), target, grid, original, warnings)
 
 
@@ -172,21 +171,21 @@ def read_channels(
         for path in paths
     ]
     first = volumes[0].grid
-    parts = []
-    for volume in volumes:
-        array = volume.array.astype(np.float32)
-        part = (
-            torch.from_numpy(array)[None]
-            if per_file == 1
-            else torch.from_numpy(array).movedim(-1, 0)
-        )
-        parts.append(part if volume.grid.is_same(first) else resample(part, volume.grid, first))
+    image = np.empty((channels, *first.shape), dtype=np.float32)
+    for index, volume in enumerate(volumes):
+        array = volume.array[None] if per_file == 1 else np.moveaxis(volume.array, -1, 0)
+        there = image[index : index + 1] if per_file == 1 else image
+        if volume.grid.is_same(first):
+            np.copyto(there, array, casting="same_kind" if array.dtype.kind == "f" else "unsafe")
+        else:
+            values = torch.from_numpy(array.astype(np.float32))
+            there[:] = resample(values, volume.grid, first).numpy()
     notes = tuple(
         f"{path.name}: {text}"
         for path, volume in zip(paths, volumes, strict=True)
         for text in (*volume.warnings, *_moved(path, volume.grid, first))
     )
-    return torch.cat(parts).contiguous(), first, notes
+    return torch.from_numpy(image), first, notes
 
 
 def _moved(path: Path, grid: Grid, first: Grid) -> Iterator[str]:
@@ -237,50 +236,63 @@ def read_label(
     return torch.from_numpy(classes)
 
 
-def canonical(values: Tensor, grid: Grid, preprocessing: Preprocessing, mode: str) -> MetaTensor:
-    """Return values (C, I, J, K) in the target orientation and spacing, with their new affine."""
-    moved = MetaTensor(values, affine=torch.from_numpy(grid.affine))
+def canonical_grid(grid: Grid, preprocessing: Preprocessing) -> Grid:
+    """Return the grid of the target orientation and spacing that covers `grid`."""
+    # MONAI's transforms say where the voxels go; `resample` moves them, in bounded memory.
+    moved = MetaTensor(torch.empty(1, 1, 1, 1).expand(1, *grid.shape),
+                       affine=torch.from_numpy(grid.affine))  # fmt: skip
     # Labels as letters (L, R) …: MONAI's default, stated because its meaning changed once.
-    moved = Orientation(preprocessing.orientation, labels=(("L", "R"), ("P", "A"), ("I", "S")))(
-        moved
-    )
-    now = Grid(tuple(moved.shape[1:]), moved.affine.numpy()).spacing
+    labels = (("L", "R"), ("P", "A"), ("I", "S"))
+    moved = Orientation(preprocessing.orientation, labels=labels, lazy=True)(moved)
+    turned = Grid(moved.peek_pending_shape(), np.asarray(moved.peek_pending_affine()))
     wanted = preprocessing.spacing
-    if wanted is not None and not np.allclose(now, wanted, rtol=1e-3):
-        moved = Spacing(wanted, mode=mode, padding_mode="border")(moved)
-    return moved
+    if wanted is None or np.allclose(turned.spacing, wanted, rtol=1e-3):
+        return turned
+    moved = Spacing(wanted, lazy=True)(moved)
+    return Grid(moved.peek_pending_shape(), np.asarray(moved.peek_pending_affine()))
 
 
-def scale_intensity(image: Tensor, intensity: Sequence[str | list[float]]) -> Tensor:
-    """Scale each channel of an image, shape (C, I, J, K), as `Preprocessing.intensity` says."""
+def scale_intensity(image: Tensor, intensity: Sequence[str | list[float]]) -> None:
+    """Scale each channel of an image, shape (C, I, J, K), in place.
+
+    Args:
+        image: float32.
+        intensity: As in `Preprocessing`.
+
+    Raises:
+        OptionError: If the entries are not one, nor one per channel.
+    """
     entries = list(intensity) * (image.shape[0] if len(intensity) == 1 else 1)
     if len(entries) != image.shape[0]:
         raise OptionError(
             f"intensity has {len(entries)} entries for {image.shape[0]} channels; "
             "give one for all, or one each."
         )
-    scaled = [
-        _zscore(channel) if isinstance(entry, str) else _window(channel, entry)
-        for channel, entry in zip(image, entries, strict=True)
-    ]
-    return torch.stack(scaled).float()
+    for channel, entry in zip(image, entries, strict=True):
+        if isinstance(entry, str):
+            _zscore(channel)
+        else:
+            _window(channel, entry)
 
 
-def _zscore(channel: Tensor) -> Tensor:
-    foreground = channel[channel != 0]
-    if not len(foreground):
-        return torch.zeros_like(channel)
-    low, high = np.percentile(foreground.numpy(), OUTLIER_PERCENTILES)
-    foreground = foreground.clamp(low, high)
-    spread = float(foreground.std()) if len(foreground) > 1 else 0.0
-    centred = channel.clamp(min(low, 0.0), high) - foreground.mean()
-    return centred / spread if spread > 0 else centred * 0.0
+def _zscore(channel: Tensor) -> None:
+    """Scale in place, with one copy of the voxels that are not zero."""
+    foreground = channel[channel != 0].numpy()
+    if not foreground.size:
+        return
+    low, high = np.percentile(foreground, OUTLIER_PERCENTILES, overwrite_input=True)
+    np.clip(foreground, low, high, out=foreground)
+    mean = float(foreground.mean(dtype=np.float64))
+    foreground -= np.float32(mean)
+    np.square(foreground, out=foreground)
+    spread = float(np.sqrt(foreground.sum(dtype=np.float64) / max(foreground.size - 1, 1)))
+    channel.clamp_(min(low, 0.0), high).sub_(mean).mul_(1 / spread if spread > 0 else 0.0)
 
 
-def _window(channel: Tensor, window: Sequence[float]) -> Tensor:
+def _window(channel: Tensor, window: Sequence[float]) -> None:
+    """Bring a window to [-1, 1] in place."""
     lower, upper = window
-    scaled = ScaleIntensityRange(lower, upper, b_min=-1.0, b_max=1.0, clip=True)(channel)
-    return torch.as_tensor(scaled)
+    channel.clamp_(lower, upper).sub_(lower).mul_(2 / (upper - lower)).sub_(1)
 
 
 @dataclass(frozen=True)

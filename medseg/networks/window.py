@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from medseg.core.errors import GeometryError, OptionError
+from medseg.networks.tiling import (
+    Box,
+    Span,
+    box_at,
+    content_of,
+    gaussian_weight,
+    pad_to,
+    window_corners,
+)
 
-SIGMA_SCALE = 0.125
-"""Standard deviation of the Gaussian weight as a share of the window (nnU-Net's 1/8)."""
-
-SMALLEST_WEIGHT = 1e-3
-"""A voxel only covered by a window's corner still has a usable weight; MONAI's value."""
+BACKGROUND_LOGIT = 20.0
+"""Of the background, against 0 of the others, where every window was skipped as empty."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,20 @@ class SlidingWindow:
         roi_size: Window size, voxels; the training patch size.
         overlap: Share of a window that the next one covers again, in [0, 1).
         sw_batch_size: Windows in one forward pass.
+        skip_empty: Lay the windows over the part of the image that is not empty, and leave out
+            empty ones: air around a body, or the zeros around a cropped brain, are background.
     """
 
     roi_size: tuple[int, int, int]
     overlap: float = 0.5
     sw_batch_size: int = 4
+    skip_empty: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
             raise OptionError(f"overlap must be in [0, 1); got {self.overlap}.")
+        if self.sw_batch_size < 1:
+            raise OptionError(f"sw_batch_size must be at least 1; got {self.sw_batch_size}.")
 
     def __call__(self, image: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
         """Predict a whole volume.
@@ -51,60 +60,154 @@ class SlidingWindow:
         Raises:
             GeometryError: If the image is not one volume, or an axis is empty.
         """
+        return Walk(self, image, network).rows(0, image.shape[2], final=True)[None]
+
+
+class Walk:
+    """Logits of a volume, some rows after the other along one axis.
+
+    Only the rows that a window may still add to, and those asked for last, are held.
+
+    Args:
+        window: How the windows lie.
+        image: Shape (1, C, I, J, K).
+        network: See `SlidingWindow`.
+        axis: The axis that is walked along.
+        box: The part of the image, a span of each axis, whose logits are wanted; along `axis` it
+            says nothing. All of it if None. Windows that reach into it are predicted whole.
+        longest: Most rows that are asked for at once; all of the axis if None.
+        device: Where logits are added up; the image's if None.
+
+    Raises:
+        GeometryError: If the image is not one volume, or an axis is empty.
+    """
+
+    def __init__(
+        self,
+        window: SlidingWindow,
+        image: Tensor,
+        network: Callable[[Tensor], Tensor],
+        axis: int = 0,
+        box: Sequence[Span] | None = None,
+        longest: int | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         if image.ndim != 5 or image.shape[0] != 1 or min(image.shape) < 1:
             raise GeometryError(f"image must have shape (1, C, I, J, K); got {tuple(image.shape)}.")
-        size = image.shape[2:]
-        padded, start = _pad_to(image, self.roi_size)
-        weight = gaussian_weight(self.roi_size).to(image.device)
-        corners = window_corners(padded.shape[2:], self.roi_size, self.overlap)
-        total: Tensor | None = None
-        weights = torch.zeros(padded.shape[2:], device=image.device)
-        for first in range(0, len(corners), self.sw_batch_size):
-            some = corners[first : first + self.sw_batch_size]
-            boxes = [_box(corner, self.roi_size) for corner in some]
-            logits = network(torch.cat([padded[:, :, *box] for box in boxes])).float()
-            if total is None:
-                total = logits.new_zeros((1, logits.shape[1], *padded.shape[2:]))
-            for box, window in zip(boxes, logits, strict=True):
-                total[0, :, *box] += window * weight
-                weights[box] += weight
-        if total is None:  # cannot be: every volume has at least one window
-            raise GeometryError(f"no window fits the image {tuple(size)}.")
-        return total.div_(weights)[:, :, *_box(start, size)]
+        self._window = window
+        self._network = network
+        self._axis = axis
+        self._device = device or image.device
+        size = list(image.shape[2:])
+        spans = list(box) if box is not None else [(0, length) for length in size]
+        spans[axis] = (0, size[axis])
+        self._image, self._start = pad_to(image, window.roi_size)
+        self._box = [(a + s, b + s) for (a, b), s in zip(spans, self._start, strict=True)]
+        self._content = content_of(self._image[0]) if window.skip_empty else None
+        corners = window_corners(
+            self._image.shape[2:], window.roi_size, window.overlap, self._content
+        )
+        self._waiting = corners[axis]
+        corners[axis] = [0]
+        self._plane = [
+            corner
+            for corner in itertools.product(*corners)
+            if all(
+                other == axis or (corner[other] < b and corner[other] + roi > a)
+                for other, ((a, b), roi) in enumerate(zip(self._box, window.roi_size, strict=True))
+            )
+        ]
+        self._capacity = min(
+            (longest or size[axis]) + window.roi_size[axis], self._image.shape[2 + axis]
+        )
+        self._weight = gaussian_weight(window.roi_size).to(self._device)
+        self._base = self._start[axis]  # the first row that is held
+        self._total: Tensor | None = None
+        self._weights = torch.empty(0)
 
+    def rows(self, start: int, stop: int, final: bool = False) -> Tensor:
+        """Return the logits of some rows, which must not begin before those asked for earlier.
 
-def _box(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, slice, slice]:
-    i, j, k = (slice(c, c + n) for c, n in zip(corner, size, strict=True))
-    return i, j, k
+        Args:
+            start: First row.
+            stop: One past the last row.
+            final: Nothing is asked for afterwards: the sums themselves become the logits.
 
+        Returns:
+            Shape (classes, …) of the box, `stop - start` rows along the axis, float32.
+        """
+        begin, end = start + self._start[self._axis], stop + self._start[self._axis]
+        roi = self._window.roi_size[self._axis]
+        while self._waiting and self._waiting[0] < end:
+            corner = self._waiting.pop(0)
+            if corner + roi > begin:
+                self._forget(begin)
+                self._add_windows(corner)
+        self._forget(begin)
+        total, weights = self._buffers()
+        logits = total.narrow(1 + self._axis, 0, end - begin)
+        weight = weights.narrow(self._axis, 0, end - begin)
+        if self._content is None:
+            return logits.div_(weight) if final else logits / weight
+        holes = weight == 0
+        weight = weight.masked_fill(holes, 1.0)
+        logits = logits.div_(weight) if final else logits / weight
+        logits[0].masked_fill_(holes, BACKGROUND_LOGIT)
+        return logits
 
-def gaussian_weight(roi_size: Sequence[int]) -> Tensor:
-    """Return the weight of each voxel of a window, shape `roi_size`, in (0, 1]."""
-    weight = torch.ones(())
-    for length in roi_size:
-        offset = torch.arange(length, dtype=torch.float32) - (length - 1) / 2
-        axis = torch.exp(-0.5 * (offset / (SIGMA_SCALE * length)) ** 2)
-        weight = weight[..., None] * axis
-    # Never zero: a voxel in the corner of its only window would be divided by nothing.
-    return weight.clamp_min(SMALLEST_WEIGHT)
+    def _add_windows(self, corner: int) -> None:
+        """Predict the windows that begin at one row."""
+        axis, roi = self._axis, self._window.roi_size
+        boxes = []
+        for place in self._plane:
+            box = box_at([corner if a == axis else c for a, c in enumerate(place)], roi)
+            if self._content is None or bool(self._content[box].any()):
+                boxes.append(box)
+        size = self._window.sw_batch_size
+        for first in range(0, len(boxes), size):
+            some = boxes[first : first + size]
+            logits = self._predict(some)
+            for box, window in zip(some, logits, strict=True):
+                self._add(box, window)
 
+    def _predict(self, boxes: Sequence[Box]) -> Tensor:
+        crops = [self._image[:, :, *box] for box in boxes]
+        return self._network(torch.cat(crops)).float().to(self._device)
 
-def window_corners(
-    size: Sequence[int], roi_size: Sequence[int], overlap: float
-) -> list[tuple[int, ...]]:
-    """Return the first voxel of every window: evenly spaced, the last flush with the end."""
-    axes = []
-    for length, window in zip(size, roi_size, strict=True):
-        step = max(window * (1 - overlap), 1.0)
-        count = math.ceil((length - window) / step) + 1
-        last = length - window
-        axes.append([round(i * last / max(count - 1, 1)) for i in range(count)])
-    return list(itertools.product(*axes))
+    def _add(self, box: Box, logits: Tensor) -> None:
+        """Add the part of a window's logits that lies within the box and the held rows."""
+        total, weights = self._buffers(logits)
+        held = list(self._box)
+        held[self._axis] = (self._base, self._base + self._capacity)
+        there, here = [], []
+        for span, (first, last) in zip(box, held, strict=True):
+            low, high = max(span.start, first), min(span.stop, last)
+            there.append(slice(low - first, high - first))
+            here.append(slice(low - span.start, high - span.start))
+        weight = self._weight[*here]
+        total[:, *there].addcmul_(logits[:, *here], weight)
+        weights[*there].add_(weight)
 
+    def _buffers(self, logits: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the sums of logits and of weights; the first logits say how many classes."""
+        if self._total is None:
+            if logits is None:  # every window so far was empty
+                logits = self._predict([box_at((0, 0, 0), self._window.roi_size)])[0]
+            shape = [b - a for a, b in self._box]
+            shape[self._axis] = self._capacity
+            self._total = torch.zeros((logits.shape[0], *shape), device=self._device)
+            self._weights = torch.zeros(shape, device=self._device)
+        return self._total, self._weights
 
-def _pad_to(image: Tensor, roi_size: Sequence[int]) -> tuple[Tensor, list[int]]:
-    """Pad a small image evenly with zeros to the window size; return it and its first voxel."""
-    missing = [max(w - n, 0) for n, w in zip(image.shape[2:], roi_size, strict=True)]
-    start = [m // 2 for m in missing]
-    pads = [p for s, m in zip(start[::-1], missing[::-1], strict=True) for p in (s, m - s)]
-    return (F.pad(image, pads) if any(pads) else image), start
+    def _forget(self, row: int) -> None:
+        """Move the held rows so that they begin with `row`."""
+        gone = row - self._base
+        self._base = row
+        if gone <= 0 or self._total is None:
+            return
+        for buffer in (*self._total, self._weights):  # class by class: no second copy of all
+            kept = self._capacity - min(gone, self._capacity)
+            if kept:
+                live = buffer.narrow(self._axis, gone, kept).clone()
+                buffer.narrow(self._axis, 0, kept).copy_(live)
+            buffer.narrow(self._axis, kept, self._capacity - kept).zero_()

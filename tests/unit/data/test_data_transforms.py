@@ -1,17 +1,23 @@
 """Preprocessing: orientation, spacing, intensities, labels; and the way back."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
+from monai.transforms import Orientation, Spacing
+from scipy.spatial.transform import Rotation
 
 from medseg.core.errors import GeometryError, OptionError, VolumeError
 from medseg.core.geometry import Grid
-from medseg.data.resample import resample
+from medseg.data.resample import GridMap, resample
 from medseg.data.transforms import (
     IGNORE_INDEX,
     Augmentation,
     Preprocessing,
     augmented,
+    canonical_grid,
     prepare_case,
     scale_intensity,
 )
@@ -81,11 +87,58 @@ def test_a_reoriented_file_gives_the_same_network_input(tmp_path, name):
     np.testing.assert_array_equal(images[0], images[1])
 
 
+def scaled_intensity(image, intensity):
+    out = image.clone()
+    scale_intensity(out, intensity)
+    return out
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPI"])
+@pytest.mark.parametrize("spacing", [None, [1.0, 1.3, 2.0], [0.7, 0.7, 0.7]])
+@pytest.mark.parametrize("seed", range(4))
+def test_orientation_and_spacing_give_what_monais_transforms_give(seed, spacing, orientation):
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in rng.integers(5, 30, 3))
+    turned = Rotation.from_rotvec(rng.normal(size=3)).as_matrix()
+    affine = np.eye(4)
+    affine[:3, :3] = turned * rng.uniform(0.5, 3, 3)
+    affine[:3, 3] = rng.normal(size=3) * 50
+    if seed == 3:  # a gantry tilt: resampling takes it out
+        affine[:3, :3] = affine[:3, :3] @ [[1, 0.1, 0], [0, 1, 0], [0, 0, 1]]
+    values, grid = torch.randn(2, *shape), Grid(shape, affine)
+    theirs = MetaTensor(values, affine=torch.from_numpy(affine))
+    theirs = Orientation(orientation, labels=(("L", "R"), ("P", "A"), ("I", "S")))(theirs)
+    if spacing:
+        theirs = Spacing(spacing, mode="bilinear", padding_mode="border")(theirs)
+    target = canonical_grid(grid, Preprocessing(spacing=spacing, orientation=orientation))
+    assert target.is_same(Grid(tuple(theirs.shape[1:]), theirs.affine.numpy()), 1e-9)
+    ours = resample(values, grid, target)
+    torch.testing.assert_close(ours, theirs.as_tensor(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+def test_boxes_sampled_apart_fit_without_a_seam(tilt):
+    source = Grid((14, 12, 10), np.diag([1.3, 0.9, 2.0, 1.0]))
+    affine = np.array([[0, tilt, -0.8, 15], [1.1, 0, 0, 0.3], [0, 1.7, 0, -0.4], [0, 0, 0, 1]])
+    target = Grid((9, 11, 20), affine)
+    values = torch.randn(3, *source.shape)
+    whole, grids = resample(values, source, target), GridMap(source, target)
+    assert (grids.parallel is None) == bool(tilt)
+    for box in itertools.product([(0, 4), (4, 9)], [(0, 11)], [(0, 7), (7, 8), (8, 20)]):
+        needed = grids.needed(box)
+        part = values[:, *(slice(*span) for span in needed)]
+        assert part.numel() < values.numel()
+        out = grids.sample(part, [span[0] for span in needed], box)
+        torch.testing.assert_close(
+            out, whole[:, *(slice(*span) for span in box)], rtol=0, atol=2e-5
+        )
+
+
 def test_zscore_is_over_the_images_own_nonzero_voxels_whatever_their_scale():
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.normal(100, 10, (1, 20, 20, 20)).astype(np.float32))
     image[:, :10] = 0
-    small, large = (scale_intensity(image * factor, ["zscore"]) for factor in (1.0, 1e4))
+    small, large = (scaled_intensity(image * factor, ["zscore"]) for factor in (1.0, 1e4))
     torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-3)
     foreground = small[:, 10:]
     assert float(foreground.mean()) == pytest.approx(0, abs=0.02)
@@ -95,13 +148,13 @@ def test_zscore_is_over_the_images_own_nonzero_voxels_whatever_their_scale():
 
 def test_a_window_clips_and_scales_to_one():
     image = torch.tensor([-2000.0, -1000.0, -300.0, 400.0, 3000.0]).reshape(1, 5, 1, 1)
-    scaled = scale_intensity(image, [[-1000.0, 400.0]])
+    scaled = scaled_intensity(image, [[-1000.0, 400.0]])
     torch.testing.assert_close(scaled.flatten(), torch.tensor([-1.0, -1.0, 0.0, 1.0, 1.0]))
 
 
 def test_constant_and_empty_images_stay_finite():
     for value in (0.0, 7.0):
-        assert torch.isfinite(scale_intensity(torch.full((1, 4, 4, 4), value), ["zscore"])).all()
+        assert torch.isfinite(scaled_intensity(torch.full((1, 4, 4, 4), value), ["zscore"])).all()
 
 
 def test_intensity_options_are_checked():

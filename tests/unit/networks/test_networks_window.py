@@ -10,7 +10,8 @@ from monai.inferers import sliding_window_inference
 from torch import nn
 
 from medseg.core.errors import GeometryError, OptionError
-from medseg.networks.window import SlidingWindow, gaussian_weight, window_corners
+from medseg.networks.tiling import axis_corners, gaussian_weight
+from medseg.networks.window import SlidingWindow, Walk
 
 SIZES = st.tuples(*[st.integers(1, 23)] * 3)
 
@@ -53,7 +54,7 @@ def test_the_weight_is_positive_everywhere_and_largest_in_the_middle():
 
 @pytest.mark.parametrize("length", range(8, 40))
 def test_windows_cover_the_volume_evenly_and_overlap_as_asked(length):
-    starts = sorted({corner[0] for corner in window_corners((length, 8, 8), (8, 8, 8), 0.5)})
+    starts = axis_corners((0, length), 8, 0.5)
     assert starts[0] == 0
     assert starts[-1] == length - 8
     assert all(b - a <= 4 for a, b in itertools.pairwise(starts))
@@ -64,3 +65,119 @@ def test_wrong_requests_are_refused():
         SlidingWindow((8, 8, 8), 1.0)
     with pytest.raises(GeometryError, match="image must have shape"):
         SlidingWindow((8, 8, 8))(torch.zeros(2, 1, 8, 8, 8), nn.Identity())
+
+
+def toy(channels=1, classes=3):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv3d(channels, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, classes, 3, padding=1)
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=SIZES,
+    axis=st.integers(0, 2),
+    longest=st.integers(1, 7),
+    seed=st.integers(0, 99),
+    skip=st.booleans(),
+)
+def test_a_walk_in_any_steps_gives_the_whole_volumes_logits(size, axis, longest, seed, skip):
+    rng = torch.Generator().manual_seed(seed)
+    image = torch.randn(1, 1, *size, generator=rng)
+    image[:, :, : size[0] // 3] = 0
+    image = image.clamp_min(0)
+    window = SlidingWindow((8, 6, 4), 0.5, 2, skip_empty=skip)
+    network = toy()
+    with torch.inference_mode():
+        whole = window(image, network)[0]
+        plane = [
+            (0, 0) if a == axis else (n // 3, n // 3 + (n + 1) // 2) for a, n in enumerate(size)
+        ]
+        walk = Walk(window, image, network, axis, plane, longest)
+        start = seed % 2
+        while start < size[axis]:
+            stop = min(start + 1 + int(torch.randint(longest, (1,), generator=rng)), size[axis])
+            box = [
+                slice(start, stop) if a == axis else slice(*span) for a, span in enumerate(plane)
+            ]
+            torch.testing.assert_close(walk.rows(start, stop), whole[:, *box], rtol=0, atol=1e-5)
+            start = max(stop - 1, start + 1)  # the halo: the last row once more
+
+
+def test_a_walk_predicts_each_window_once_and_holds_few_rows():
+    calls = []
+
+    def network(crops):
+        calls.append(len(crops))
+        return crops.expand(-1, 5, -1, -1, -1)
+
+    window = SlidingWindow((8, 8, 8), 0.5, 4)
+    walk = Walk(window, torch.zeros(1, 1, 80, 12, 12), network, longest=2)
+    for row in range(0, 80, 2):
+        walk.rows(row, row + 2)
+    assert sum(calls) == 19 * 2 * 2
+    held, _ = walk._buffers()
+    assert held.shape == (5, 10, 12, 12)
+
+
+def test_windows_outside_the_box_are_not_predicted():
+    calls = []
+
+    def network(crops):
+        calls.append(len(crops))
+        return crops
+
+    window = SlidingWindow((8, 8, 8), 0.0, 1)
+    image = torch.zeros(1, 1, 32, 32, 32)
+    Walk(window, image, network, 0, [(0, 32), (9, 15), (0, 17)]).rows(10, 14)
+    assert sum(calls) == 1 * 1 * 3
+
+
+def test_empty_windows_are_skipped_and_are_background():
+    calls = []
+    network = toy(2)
+
+    def counted(crops):
+        calls.append(len(crops))
+        return network(crops)
+
+    image = torch.full((1, 2, 48, 24, 24), -1.0)
+    image[:, 1, 20:30, 4:10, 10:20] = torch.rand(10, 6, 10)
+    with torch.inference_mode():
+        everywhere = SlidingWindow((8, 8, 8), 0.5)(image, counted)
+        all_windows, calls[:] = sum(calls), []
+        skipped = SlidingWindow((8, 8, 8), 0.5, skip_empty=True)(image, counted)
+    assert sum(calls) < all_windows / 5
+    assert int(skipped[0, :, 0, 0, 0].argmax()) == 0
+    assert torch.isfinite(skipped).all()
+    inside = (0, slice(None), slice(22, 28), slice(5, 9), slice(12, 18))
+    assert skipped[inside].shape == everywhere[inside].shape
+    assert not torch.equal(skipped[0, 1:, 22:28], torch.zeros_like(skipped[0, 1:, 22:28]))
+
+
+def test_a_volume_that_is_empty_everywhere_is_predicted_whole():
+    image = torch.full((1, 1, 10, 10, 10), 3.0)
+    with torch.inference_mode():
+        network = toy()
+        plain, skipping = (
+            SlidingWindow((8, 8, 8), 0.5, skip_empty=s)(image, network) for s in (False, True)
+        )
+    torch.testing.assert_close(plain, skipping)
+
+
+@pytest.mark.parametrize("size", [(24, 16, 32), (16, 40, 24)])
+def test_a_walk_agrees_with_monai_on_the_same_windows(size):
+    network = toy(1, 4)
+    image = torch.randn(1, 1, *size)
+    with torch.inference_mode():
+        theirs = sliding_window_inference(
+            image, (16, 16, 16), 4, network, overlap=0.5, mode="gaussian", sigma_scale=0.125
+        )[0]
+        walk = Walk(SlidingWindow((16, 16, 16), 0.5), image, network, axis=1, longest=3)
+        ours = torch.cat([walk.rows(r, min(r + 3, size[1])) for r in range(0, size[1], 3)], dim=2)
+    spread = float(theirs.max() - theirs.min())
+    assert float((ours - theirs).abs().max()) <= 1e-4 * spread
+    top = theirs.topk(2, dim=0).values
+    clear = top[0] - top[1] > 2e-4 * spread
+    assert torch.equal(ours.argmax(0)[clear], theirs.argmax(0)[clear])
