@@ -10,24 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
-from monai.data.meta_obj import get_track_meta, set_track_meta
-from monai.transforms import (
-    Compose,
-    Orientation,
-    RandAdjustContrastd,
-    RandAffined,
-    RandBiasFieldd,
-    RandFlipd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandScaleIntensityd,
-    RandSimulateLowResolutiond,
-    Spacing,
-)
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,6 +30,9 @@ IGNORE_INDEX = 255
 OUTLIER_PERCENTILES = (0.5, 99.5)
 """Per-image z-scoring clips beyond these; nnU-Net's percentiles for CT."""
 
+
+Transforms = Any
+"""MONAI's Compose; MONAI itself is imported only where it is used, since that takes seconds."""
 
 _AXES = ("LR", "PA", "IS")
 
@@ -238,6 +227,9 @@ def read_label(
 
 def canonical_grid(grid: Grid, preprocessing: Preprocessing) -> Grid:
     """Return the grid of the target orientation and spacing that covers `grid`."""
+    from monai.data import MetaTensor
+    from monai.transforms import Orientation, Spacing
+
     # MONAI's transforms say where the voxels go; `resample` moves them, in bounded memory.
     moved = MetaTensor(torch.empty(1, 1, 1, 1).expand(1, *grid.shape),
                        affine=torch.from_numpy(grid.affine))  # fmt: skip
@@ -328,11 +320,15 @@ class Augmentation:
     low_resolution: float = 0.1
     bias_field: float = 0.1
 
-    def build(self) -> Compose:
+    def build(self) -> Transforms:
         """Return the transforms; they take and give {"image", "label"}, each (C, I, J, K)."""
+        from monai import transforms as monai
+
         both, angle = ["image", "label"], np.deg2rad(self.rotation)
-        spatial = [RandFlipd(both, prob=self.flip, spatial_axis=axis) for axis in self.flip_axes]
-        affine = RandAffined(
+        spatial = [
+            monai.RandFlipd(both, prob=self.flip, spatial_axis=axis) for axis in self.flip_axes
+        ]
+        affine = monai.RandAffined(
             both,
             prob=self.affine,
             rotate_range=(angle,) * 3,
@@ -341,23 +337,27 @@ class Augmentation:
             padding_mode="border",
         )
         intensity = [
-            RandGaussianNoised("image", prob=self.noise, std=0.1),
-            RandGaussianSmoothd(
+            monai.RandGaussianNoised("image", prob=self.noise, std=0.1),
+            monai.RandGaussianSmoothd(
                 "image", prob=self.blur, sigma_x=_BLUR, sigma_y=_BLUR, sigma_z=_BLUR
             ),
-            RandScaleIntensityd("image", factors=0.25, prob=self.brightness),
-            RandBiasFieldd("image", prob=self.bias_field, coeff_range=(0.0, 0.1)),
-            RandSimulateLowResolutiond("image", prob=self.low_resolution, zoom_range=(0.5, 1.0)),
-            RandAdjustContrastd("image", prob=self.gamma, gamma=(0.7, 1.5), retain_stats=True),
+            monai.RandScaleIntensityd("image", factors=0.25, prob=self.brightness),
+            monai.RandBiasFieldd("image", prob=self.bias_field, coeff_range=(0.0, 0.1)),
+            monai.RandSimulateLowResolutiond(
+                "image", prob=self.low_resolution, zoom_range=(0.5, 1.0)
+            ),
+            monai.RandAdjustContrastd(
+                "image", prob=self.gamma, gamma=(0.7, 1.5), retain_stats=True
+            ),
         ]
-        return Compose([*spatial, affine, *intensity])
+        return monai.Compose([*spatial, affine, *intensity])
 
 
 _BLUR = (0.5, 1.0)  # standard deviation in voxels
 
 
 def augmented(
-    transforms: Compose, image: Tensor, label: Tensor, seed: int
+    transforms: Transforms, image: Tensor, label: Tensor, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Vary one patch; the draws depend on `seed` alone.
 
@@ -379,6 +379,8 @@ def augmented(
 @contextmanager
 def _plain_tensors() -> Iterator[None]:
     """Keep MONAI from tracking metadata nobody reads; it costs more than the smaller transforms."""
+    from monai.data.meta_obj import get_track_meta, set_track_meta
+
     tracked = get_track_meta()
     set_track_meta(False)
     try:

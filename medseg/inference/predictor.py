@@ -1,25 +1,51 @@
-"""A trained network that labels one case at a time. Writes nothing."""
+"""Trained networks that label one case at a time. Writes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from medseg.core.errors import OptionError
+from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.runs import RunFiles
-from medseg.data.resample import resample
-from medseg.data.transforms import Preprocessing, Reading, prepare_case
+from medseg.data.transforms import Prepared, Reading, prepare_case
+from medseg.inference.backends import BackendOptions, build_backend
+from medseg.inference.cuts import Box
+from medseg.inference.ensemble import check_together, mirror_axes, request_of, role_of
+from medseg.inference.plan import Plan, expected_grid
+from medseg.inference.settings import Settings, find_device
+from medseg.inference.slabs import Source, blocks
+from medseg.io import read_extent
 from medseg.io.write import label_dtype
-from medseg.networks.checkpoint import Description, load_trained
-from medseg.networks.unet import UNet
-from medseg.networks.window import SlidingWindow
+from medseg.networks.checkpoint import Trained, load_trained
+
+Sink = Callable[[Box, NDArray[np.float16]], None]
+"""Takes the probabilities, shape (classes, …), of a box of the case's grid."""
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A case that has been read and preprocessed.
+
+    Attributes:
+        prepared: What each network sees; the same object for equal preprocessings.
+        plan: How it is labelled within the memory allowed.
+    """
+
+    prepared: tuple[Prepared, ...]
+    plan: Plan
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of its (first) image."""
+        return self.prepared[0].original
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,103 +55,266 @@ class Prediction:
     Attributes:
         label: Label values of the training's label table, shape `grid.shape`.
         grid: The grid of the (first) image file.
-        warnings: What the readers had to resolve.
+        warnings: What had to be resolved on the way.
+        uncertainty: Entropy of the probabilities as a share of its largest value, in [0, 1], shape
+            `grid.shape`, float32; None if it was not asked for.
+        probabilities: Shape (classes, *grid.shape), float16; None if they were not asked for.
     """
 
     label: NDArray[Any]
     grid: Grid
     warnings: tuple[str, ...]
+    uncertainty: NDArray[np.float32] | None = None
+    probabilities: NDArray[np.float16] | None = None
 
 
 class Predictor:
-    """Label cases with one trained network, by the sliding window its validation used.
+    """Label cases with one trained network, or the mean of several.
+
+    Preprocessing and sliding window are those of the validation. Logits exist for a few rows of a
+    volume at a time.
 
     Args:
-        network: In evaluation mode.
-        description: What it was trained for.
-        overlap: Overlap of the window; as in training if None.
-        device: Where it runs; a GPU if there is one and None is given.
+        members: The networks, with equal channels and label tables.
+        settings: How cases are labelled.
+
+    Raises:
+        CheckpointError: If the networks do not go together.
+        OptionError: If a setting is not possible.
     """
 
-    def __init__(
-        self,
-        network: UNet,
-        description: Description,
-        overlap: float | None = None,
-        device: str | None = None,
-    ) -> None:
-        self.description = description
-        self.device = _device(device)
-        self.network = network.to(self.device).eval()
-        task = description.task
-        i, j, k = task["patch_size"]
-        share = description.overlap if overlap is None else overlap
-        self.window = SlidingWindow((i, j, k), share)
-        self.label_values = np.asarray(list(task["labels"].values()))
-        self.preprocessing = Preprocessing(**task["preprocessing"])
+    def __init__(self, members: Sequence[Trained], settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.descriptions = check_together([member.description for member in members])
+        self.device = find_device(self.settings.device)
+        self.request = request_of(members, self.settings, self.device)
+        self._networks = [self._backend(member) for member in members]
+        self.label_values = np.asarray(list(self.descriptions[0].task["labels"].values()))
 
     @classmethod
     def from_run(
         cls,
-        run_dir: Path,
+        runs: Path | str | Sequence[Path | str],
         checkpoint: str = "best",
-        overlap: float | None = None,
-        device: str | None = None,
+        settings: Settings | None = None,
     ) -> Predictor:
-        """Load a training's network.
+        """Load the network of a training, or of several as an ensemble.
 
         Args:
-            run_dir: Its folder.
+            runs: Their folders.
             checkpoint: `best`, `last` or the path of a checkpoint.
-            overlap: See the class.
-            device: See the class.
+            settings: See the class.
 
         Raises:
             OptionError: If there is no such checkpoint.
-            CheckpointError: If it cannot be read.
+            CheckpointError: If one cannot be read, or they do not go together.
         """
-        trained = load_trained(RunFiles(Path(run_dir)).checkpoint(checkpoint))
-        return cls(trained.network(), trained.description, overlap, device)
+        folders = [runs] if isinstance(runs, str | Path) else list(runs)
+        paths = [RunFiles(Path(folder)).checkpoint(checkpoint) for folder in folders]
+        return cls([load_trained(path) for path in paths], settings)
+
+    def _backend(self, member: Trained) -> Callable[[Tensor], Tensor]:
+        settings, description = self.settings, member.description
+        options = BackendOptions(
+            settings.backend,
+            settings.precision,
+            settings.compile,
+            settings.threads,
+            mirror_axes(description) if settings.tta else (),
+        )
+        roi_size = settings.window(description, self.device).roi_size
+        return build_backend(member.network(), options, roi_size, self.channels, self.device)
 
     @property
     def channels(self) -> int:
         """Image channels a case must have."""
-        return len(self.description.task["channel_names"])
+        return len(self.descriptions[0].task["channel_names"])
 
     def role(self, case_id: str) -> str:
         """Return what a case of this name was: `training`, `validation` or `unseen`."""
-        if case_id in self.description.trained_on:
-            return "training"
-        return "validation" if case_id in self.description.task["val_cases"] else "unseen"
+        return role_of(self.descriptions, case_id)
 
-    def predict(self, images: Sequence[Path], reading: Reading | None = None) -> Prediction:
+    def predict(
+        self,
+        images: Sequence[Path],
+        reading: Reading | None = None,
+        uncertainty: bool = False,
+        probabilities: bool = False,
+    ) -> Prediction:
         """Label one case on the grid of its (first) image.
 
         Args:
             images: One file per channel, or one file that holds all; a folder for a DICOM series.
             reading: What the reader is told about them.
+            uncertainty: Give the map of the uncertainty too.
+            probabilities: Give the probabilities of all classes too, which may be large.
 
         Raises:
-            VolumeError: If a file is refused.
+            VolumeError: If a file is refused, or the memory does not suffice (`memory`).
         """
-        case = prepare_case(images, None, self.channels, (), self.preprocessing, reading=reading)
+        opened = self.open(images, reading)
+        if not probabilities:
+            return self.label(opened, uncertainty)
+        found = np.empty((len(self.label_values), *opened.grid.shape), dtype=np.float16)
+
+        def keep(box: Box, values: NDArray[np.float16]) -> None:
+            found[:, *(slice(*span) for span in box)] = values
+
+        return replace(self.label(opened, uncertainty, keep), probabilities=found)
+
+    def open(
+        self, images: Sequence[Path], reading: Reading | None = None, limit: int | None = None
+    ) -> Opened:
+        """Read and preprocess a case, if labelling it fits the memory allowed.
+
+        Args:
+            images: See `predict`.
+            reading: See `predict`.
+            limit: Bytes the case may take, in place of what the settings leave.
+
+        Raises:
+            VolumeError: If a file is refused, or the memory does not suffice (`memory`).
+        """
+        reading = reading or Reading()
+        limit = self._limit if limit is None else limit
+        extents = [read_extent(path, reading.series_uid) for path in images]
+        stored = sum(extent.memory_bytes for extent in extents)
+        original = extents[0].grid
+        guess = [expected_grid(original, each) for each in self.request.preprocessings]
+        if self.request.plan(original, guess, stored, limit) is None:
+            raise out_of_memory(images[0])
+        ready: dict[str, Prepared] = {}
+        for each in self.request.preprocessings:
+            if repr(each) not in ready:
+                ready[repr(each)] = prepare_case(
+                    images, None, self.channels, (), each, reading=reading
+                )
+        prepared = tuple(ready[repr(each)] for each in self.request.preprocessings)
+        plan = self.request.plan(original, [case.grid for case in prepared], stored, limit)
+        if plan is None:
+            raise out_of_memory(images[0])
+        return Opened(prepared, plan)
+
+    @property
+    def _limit(self) -> int | None:
+        limit = self.settings.max_memory
+        return None if limit is None else max(limit - self.request.fixed_bytes, 0)
+
+    def label(
+        self, opened: Opened, uncertainty: bool = False, sink: Sink | None = None
+    ) -> Prediction:
+        """Label a case that has been read.
+
+        A device that runs out of memory is asked for less: fewer windows at a time, sums in the
+        machine's own memory, thinner slabs. Each gives the same labels.
+
+        Args:
+            opened: The case.
+            uncertainty: Give the map of the uncertainty too.
+            sink: Takes the probabilities, box by box.
+
+        Raises:
+            VolumeError: `memory`, if the least does not suffice.
+        """
+        warnings: list[str] = list(opened.prepared[0].warnings)
+        for rung in self._rungs(opened):
+            try:
+                label, entropy = self._label(opened, rung, uncertainty, sink)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                warnings.append(f"memory: not enough for {rung.words}; tried with less")
+            else:
+                return Prediction(label, opened.grid, tuple(warnings), entropy)
+        raise out_of_memory("the case")
+
+    def _rungs(self, opened: Opened) -> Iterator[_Rung]:
+        size = self.request.footprints[0].window.sw_batch_size
+        rung = _Rung(size, self.device, opened.plan)
+        yield rung
+        while rung.sw_batch_size > 1:
+            rung = replace(rung, sw_batch_size=rung.sw_batch_size // 2)
+            yield rung
+        if self.device.type != "cpu":
+            rung = replace(rung, device=torch.device("cpu"))
+            yield rung
+        grids = [case.grid for case in opened.prepared]
+        for finer in _FINER:
+            plan = self.request.plan(opened.grid, grids, 0, None, finer)
+            if plan is not None:
+                yield replace(rung, plan=plan)
+
+    def _label(
+        self, opened: Opened, rung: _Rung, uncertainty: bool, sink: Sink | None
+    ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+        values = self.label_values.astype(label_dtype(int(self.label_values.max())))
+        label = np.empty(opened.grid.shape, dtype=values.dtype)
+        entropy = np.empty(opened.grid.shape, dtype=np.float32) if uncertainty else None
         with torch.inference_mode():
-            image = torch.from_numpy(case.image)[None].to(self.device)
-            logits = self.window(image, self.network)[0].cpu()
-            # Logits are brought back, not labels: interpolated labels would be jagged.
-            label = resample(logits, case.grid, case.original).argmax(dim=0)
-        dtype = label_dtype(int(self.label_values.max()))
-        values = self.label_values.astype(dtype)[label.numpy()]
-        return Prediction(values, case.original, case.warnings)
+            sources = self._sources(opened, rung)
+            for box, logits in blocks(sources, opened.grid, rung.plan.cut, rung.device):
+                place = tuple(slice(*span) for span in box)
+                label[place] = values[logits.max(dim=0).indices.cpu().numpy()]
+                if entropy is None and sink is None:
+                    continue
+                probabilities = logits.softmax(dim=0)
+                if entropy is not None:
+                    entropy[place] = relative_entropy(probabilities).cpu().numpy()
+                if sink is not None:
+                    sink(box, probabilities.half().cpu().numpy())
+        return label, entropy
+
+    def _sources(self, opened: Opened, rung: _Rung) -> list[Source]:
+        images: dict[int, Tensor] = {}
+        sources = []
+        members = zip(self._networks, self.request.footprints, opened.prepared, strict=True)
+        for network, footprint, case in members:
+            if id(case) not in images:
+                images[id(case)] = torch.from_numpy(case.image)[None].to(self.device)
+            window = replace(footprint.window, sw_batch_size=rung.sw_batch_size)
+            sources.append(Source(network, window, images[id(case)], case.grid))
+        return sources
 
 
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise OptionError(f"--device must be cpu, cuda or cuda:N; got {name!r}.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise OptionError(f"--device {name}: no CUDA device is available here.")
-    return device
+_FINER = (4, 16)
+"""How much thinner slabs become where the memory did not suffice."""
+
+
+@dataclass(frozen=True)
+class _Rung:
+    """One way of labelling a case, each taking less than the one before."""
+
+    sw_batch_size: int
+    device: torch.device
+    plan: Plan
+
+    @property
+    def words(self) -> str:
+        slab = self.plan.cut.slab_bytes / 2**20
+        return (
+            f"{self.sw_batch_size} windows at a time and {slab:.0f} MiB of logits on {self.device}"
+        )
+
+
+def relative_entropy(probabilities: Tensor) -> Tensor:
+    """Return the entropy over the first axis as a share of its largest value, in [0, 1]."""
+    entropy = torch.special.entr(probabilities).sum(dim=0)
+    return entropy / np.log(max(len(probabilities), 2))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory has run out, and nothing else."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # On a CPU PyTorch has no type of its own for it.
+    return "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def out_of_memory(subject: object) -> VolumeError:
+    """Return the error of a case that the memory does not suffice for."""
+    return VolumeError(
+        subject,
+        "memory",
+        "the memory does not suffice even in the smallest pieces",
+        "raise --max_memory, or take fewer --workers",
+    )

@@ -99,13 +99,36 @@ def read_volume(
     return Volume(array, source.grid, warnings)
 
 
+@dataclass(frozen=True, eq=False)
+class Extent:
+    """What a volume's headers say.
+
+    Attributes:
+        grid: Where its voxels lie.
+        memory_bytes: What reading it takes.
+    """
+
+    grid: Grid
+    memory_bytes: int
+
+
+def read_extent(path: Path | str, series_uid: str | None = None) -> Extent:
+    """Read where a volume's voxels lie and what they take, from headers alone.
+
+    Raises:
+        VolumeError: If a header is refused.
+    """
+    source = _source(Path(path), series_uid)
+    return Extent(source.grid, source.memory_bytes)
+
+
 def read_grid(path: Path | str, series_uid: str | None = None) -> Grid:
     """Read where a volume's voxels lie, from headers alone.
 
     Raises:
         VolumeError: If a header is refused.
     """
-    return _source(Path(path), series_uid).grid
+    return read_extent(path, series_uid).grid
 
 
 def volume_files(path: Path | str) -> tuple[Path, ...]:

@@ -29,6 +29,7 @@ class Description:
         architecture: The U-Net's shape.
         task: Channels, label table, patch size, preprocessing and cases of the training data.
         overlap: Overlap of the sliding window in validation.
+        skip_empty: Whether validation left out windows without content.
     """
 
     norm: str
@@ -36,6 +37,11 @@ class Description:
     architecture: Architecture
     task: dict[str, Any]
     overlap: float
+    skip_empty: bool = False
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...]:
+        return tuple(self.task.get("mirror_axes", ()))
 
     @property
     def trained_on(self) -> tuple[str, ...]:

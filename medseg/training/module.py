@@ -86,6 +86,8 @@ class SegmentationModule(pl.LightningModule):
             norms are compared: batch norm needs statistics measured anew, the others do not.
         overlap: Overlap of the sliding window in validation, in [0, 1).
         sw_batch_size: Windows in one forward pass in validation.
+        skip_empty: Lay the windows over the part of the image that is not empty, and leave out
+            empty ones, in validation and prediction alike: air around a body is background.
         task: Filled in from the data.
     """
 
@@ -98,6 +100,7 @@ class SegmentationModule(pl.LightningModule):
         ema_decay: float = 0.0,
         overlap: float = 0.5,
         sw_batch_size: int = 2,
+        skip_empty: bool = False,
         task: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -106,13 +109,13 @@ class SegmentationModule(pl.LightningModule):
         if not 0 <= ema_decay < 1:
             raise OptionError(f"model.ema_decay must be in [0, 1); got {ema_decay}.")
         check_architecture(network, norm, norm_groups, task["patch_size"], task["batch_size"])
-        self.description = Description(norm, norm_groups, network, task, overlap)
+        self.description = Description(norm, norm_groups, network, task, overlap, skip_empty)
         self.network: UNet = self.description.build()
         self.averaged = copy.deepcopy(self.network).requires_grad_(False) if ema_decay else None
         self.ema_decay = ema_decay
         self.optimization = optimization
         i, j, k = task["patch_size"]
-        self.window = SlidingWindow((i, j, k), overlap, sw_batch_size)
+        self.window = SlidingWindow((i, j, k), overlap, sw_batch_size, skip_empty)
         self._dice: list[Tensor] = []
         self._settled_at = -1
 

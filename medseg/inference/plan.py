@@ -1,0 +1,151 @@
+"""What labelling a case takes: arithmetic on headers, before anything is read.
+
+The answers depend on the case, the networks and the options alone, never on the memory that
+happens to be free, so that a case is labelled in the same way each time.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medseg.core.errors import OptionError
+from medseg.core.geometry import Grid
+from medseg.data.transforms import Preprocessing
+from medseg.inference.cuts import Cut, Footprint, best_cut
+
+PROCESS_BYTES = 600 << 20
+"""One process with torch, MONAI and SimpleITK loaded: 420 MiB measured, and room for its heap."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a case takes in a process, beyond the process and its networks.
+
+    Attributes:
+        cut: How its logits are made.
+        reading: Bytes while it is read and preprocessed.
+        labelling: Bytes while the networks run.
+        writing: Bytes while it is post-processed and written.
+    """
+
+    cut: Cut
+    reading: int
+    labelling: int
+    writing: int
+
+    @property
+    def bytes(self) -> int:
+        """The largest of the three."""
+        return max(self.reading, self.labelling, self.writing)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every case.
+
+    Attributes:
+        footprints: Of the networks.
+        preprocessings: Of the networks, in the same order.
+        label_bytes: Of one voxel of a label map.
+        uncertainty: Whether a map of the uncertainty is made.
+        probabilities: Whether probabilities are written.
+        on_host: Whether the networks run in this machine's memory, and not in a GPU's.
+    """
+
+    footprints: tuple[Footprint, ...]
+    preprocessings: tuple[Preprocessing, ...]
+    label_bytes: int = 1
+    uncertainty: bool = False
+    probabilities: bool = False
+    on_host: bool = True
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of a process and its networks; weights count twice, as read and as folded."""
+        return PROCESS_BYTES + 2 * sum(footprint.weights for footprint in self.footprints)
+
+    def plan(
+        self,
+        original: Grid,
+        grids: Sequence[Grid],
+        stored_bytes: int,
+        limit: int | None = None,
+        finer: int = 1,
+    ) -> Plan | None:
+        """Plan one case.
+
+        Args:
+            original: The grid of its (first) image.
+            grids: The networks' grids.
+            stored_bytes: What reading its files takes.
+            limit: Most bytes beyond `fixed_bytes`; any if None.
+            finer: Make slabs at most 1 / `finer` of what they would be.
+
+        Returns:
+            The plan with the fewest windows that keeps the limit, or None if there is none.
+        """
+        voxels = math.prod(original.shape)
+        channels = self.footprints[0].channels
+        pairs = zip(self.preprocessings, grids, strict=True)
+        kept = {repr(preprocessing): math.prod(grid.shape) for preprocessing, grid in pairs}
+        images = 4 * channels * sum(kept.values())
+        largest = 4 * channels * max(kept.values())
+        # As stored and as float32; then, of each grid, the result and a copy to measure it.
+        reading = stored_bytes + 4 * channels * voxels + images + largest + largest // 4
+        label = self.label_bytes * voxels
+        extra = 4 * voxels if self.uncertainty else 0
+        writing = 4 * label + 3 * extra
+        held = images + images // (4 * channels) + label + extra
+        if self.on_host:
+            held += max(footprint.window_bytes for footprint in self.footprints)
+        room = None if limit is None else limit - held
+        # Probabilities are written in rows of the first axis, as they lie in their file.
+        axes = (0,) if self.probabilities else (0, 1, 2)
+        there = room if self.on_host else None
+        cut = best_cut(original, self.footprints, grids, there, axes, finer)
+        if cut is None:
+            return None
+        plan = Plan(cut, reading, held + (cut.slab_bytes if self.on_host else 0), writing)
+        return None if limit is not None and plan.bytes > limit else plan
+
+
+def expected_grid(original: Grid, preprocessing: Preprocessing) -> Grid:
+    """Return the network's grid of a case up to a voxel, without the transforms that make it."""
+    turned = original.orientation
+    axes = [
+        next(a for a, there in enumerate(turned) if _same_line(letter, there))
+        for letter in preprocessing.orientation
+    ]
+    spacing = preprocessing.spacing or [original.spacing[axis] for axis in axes]
+    shape, affine = [], original.affine.copy()
+    for column, (axis, letter) in enumerate(zip(axes, preprocessing.orientation, strict=True)):
+        length = original.shape[axis] * original.spacing[axis] / spacing[column]
+        shape.append(max(round(length), 1))
+        sign = 1 if turned[axis] == letter else -1
+        direction = original.affine[:3, axis] / original.spacing[axis]
+        affine[:3, column] = sign * direction * spacing[column]
+        if sign < 0:
+            affine[:3, 3] += original.affine[:3, axis] * (original.shape[axis] - 1)
+    return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+def _same_line(letter: str, other: str) -> bool:
+    return any(letter in pair and other in pair for pair in ("LR", "PA", "IS"))
+
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_bytes(option: str, text: str) -> int:
+    """Return the bytes of a size such as `4GiB`, `900MB` or `4G`, all in powers of 1024.
+
+    Raises:
+        OptionError: If it is none.
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    if match is None or float(match[1]) <= 0:
+        raise OptionError(f"{option} must be a size such as 4GiB or 900MiB; got {text!r}.")
+    return int(float(match[1]) * _UNITS[match[2]])
