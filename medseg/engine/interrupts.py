@@ -5,18 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Collection
+from collections.abc import Callable
 from types import FrameType
-from typing import Protocol, Self
+from typing import Self
 
 log = logging.getLogger("medseg")
-
-
-class Killable(Protocol):
-    """What a second Ctrl-C ends."""
-
-    def kill(self) -> None:
-        """End it at once."""
 
 
 class Interrupts:
@@ -24,16 +17,13 @@ class Interrupts:
 
     Nothing changes outside the main thread, or where Ctrl-C is ignored or has another handler.
 
-    Args:
-        crew: Killed at the second Ctrl-C.
-
     Attributes:
         count: How often Ctrl-C was pressed.
     """
 
-    def __init__(self, crew: Collection[Killable] = ()) -> None:
+    def __init__(self) -> None:
         self.count = 0
-        self._crew = crew
+        self._then: Callable[[], None] = lambda: None
         self._is_installed = self._is_told = False
 
     def __enter__(self) -> Self:
@@ -47,6 +37,10 @@ class Interrupts:
         if self._is_installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    def at_second(self, then: Callable[[], None]) -> None:
+        """Set what is called at the second Ctrl-C, before it interrupts."""
+        self._then = then
+
     def none(self) -> bool:
         """Return whether there was no Ctrl-C; say so at the first one."""
         if self.count and not self._is_told:
@@ -57,6 +51,5 @@ class Interrupts:
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
         if self.count > 1:
-            for worker in self._crew:
-                worker.kill()
+            self._then()
             raise KeyboardInterrupt

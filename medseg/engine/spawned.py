@@ -6,21 +6,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection, Pipe
-from typing import Any, Generic
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any
 
-from medseg.engine.outcome import Job
-from medseg.engine.source import Task
+from medseg.engine.member import Member
+from medseg.engine.outcome import Job, Start
 from medseg.engine.worker import Message
 
 GRACE = 10.0
 """Seconds that a process may take to end once it has nothing more to do."""
 
 
-class Worker(Generic[Job]):
-    """One worker process, and the jobs it holds.
+class Spawned(Member[Job]):
+    """One worker process.
 
     A fresh interpreter: a fork breaks threads and CUDA. It imports what the jobs need and never the
     running script, which without a `__main__` guard (as some installers write console commands)
@@ -33,41 +33,27 @@ class Worker(Generic[Job]):
         tries: How often a worker was started in this place, one after the other, this one included.
 
     Attributes:
-        ready: The handler is built.
-        held: Jobs it was given and has not answered, by key.
+        pipe: Where its messages come from.
     """
 
     def __init__(
-        self,
-        start: Callable[[], Any],
-        room: int,
-        environment: Mapping[str, str],
-        tries: int = 1,
+        self, start: Start[Job, Any], room: int, environment: Mapping[str, str], tries: int
     ) -> None:
-        self.room, self.tries = room, tries
-        self.ready = self._isolated = False
-        self.held: dict[int, Task[Job]] = {}
+        super().__init__(room, tries)
         self.pipe: Connection[Any, Message]
         self.pipe, theirs = Pipe()
         with theirs:
             self._process = _spawn(theirs.fileno(), {**os.environ, **environment})
-        self._send(start)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether it may be given another job."""
-        return self.ready and not self._isolated and len(self.held) < self.room
+        self._tell(start)
 
     @property
     def has_ended(self) -> bool:
         """Whether the process is dead, even if one it forked holds the pipe open."""
         return self._process.poll() is not None
 
-    def give(self, task: Task[Job], *, alone: bool = False) -> None:
-        """Send a job; one that is to be alone keeps others away until it is answered."""
-        self.held[task.key] = task
-        self._isolated = alone
-        self._send((task.key, task.job))
+    def send(self, key: int, job: Job) -> None:
+        """Send a job."""
+        self._tell((key, job))
 
     def receive(self) -> Message:
         """Return the next message.
@@ -79,18 +65,13 @@ class Worker(Generic[Job]):
             raise EOFError
         try:
             return self.pipe.recv()
-        except ConnectionResetError as error:
+        except OSError as error:  # it may have died within a message
             raise EOFError from error
-
-    def answered(self, key: int) -> Task[Job]:
-        """Return the task that was answered; it is no longer held."""
-        self._isolated = False
-        return self.held.pop(key)
 
     def dismiss(self) -> None:
         """Let the process end by itself, or kill it if it is only starting."""
         if self.ready:
-            self._send(None)
+            self._tell(None)
         else:
             self.kill()
 
@@ -108,10 +89,15 @@ class Worker(Generic[Job]):
         self.pipe.close()
         return _words(code)
 
-    def _send(self, content: object) -> None:
-        # A dead process is noticed where messages are received; the job is among those it held.
+    def _tell(self, content: object) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(content)
+
+
+def talking(workers: Sequence[Spawned[Any]], timeout: float) -> list[Spawned[Any]]:
+    """Return the workers that have said something or have died, waiting for one."""
+    pipes = wait([worker.pipe for worker in workers], timeout)
+    return [worker for worker in workers if worker.pipe in pipes or worker.has_ended]
 
 
 def _spawn(descriptor: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
