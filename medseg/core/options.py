@@ -100,9 +100,9 @@ def _argument(field: dataclasses.Field[Any], hint: Any, texts: dict[str, str]) -
         "required": required,
         "default": argparse.SUPPRESS,
     }
-    if hint is bool:
-        return {**keywords, "action": argparse.BooleanOptionalAction}
     kind = _without_none(hint)
+    if kind is bool:
+        return {**keywords, "action": argparse.BooleanOptionalAction}
     if typing.get_origin(kind) is tuple:
         kind = typing.get_args(kind)[0]
         keywords |= {"nargs": "+", "action": "extend"}

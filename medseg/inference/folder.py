@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
+import signal
 import sys
-import time
-import traceback
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import FrameType
 
-import numpy as np
-
-from medseg.core.errors import MedsegError, OptionError, VolumeError
-from medseg.core.runs import JOURNAL_NAME, RunFiles, read_json_lines, strict_json
+from medseg.core.errors import OptionError
+from medseg.core.runs import JOURNAL_NAME
 from medseg.data.transforms import Reading
-from medseg.engine.progress import printable, track
+from medseg.engine.claims import Claims
+from medseg.engine.journal import Journal
+from medseg.engine.outcome import Outcome
+from medseg.engine.progress import duration, printable, track
+from medseg.engine.shards import parse_shard
+from medseg.engine.supervisor import supervise
+from medseg.inference.ensemble import check_together, mirror_axes, request_of
 from medseg.inference.inputs import Job, list_jobs
+from medseg.inference.labeller import Order, Record, checkpoints, failure
 from medseg.inference.options import PredictOptions
-from medseg.inference.predictor import Prediction, Predictor
-from medseg.io import volume_files, write_label_map
-from medseg.io.dicom_seg import check_highdicom, write_dicom_seg
+from medseg.inference.plan import Request, parse_bytes
+from medseg.inference.predictor import Predictor
+from medseg.inference.preflight import (
+    SUPERVISOR_BYTES,
+    check_space,
+    look_at,
+    make_writable,
+    size,
+    tell,
+)
+from medseg.inference.records import Ledger
+from medseg.inference.settings import Settings, find_device
+from medseg.inference.threads import default_threads
+from medseg.io.atomic import sweep
+from medseg.networks.checkpoint import load_trained
 
 SOME_FAILED = 3
+TERMINATED = 143
+"""Exit status after SIGTERM, as a shell gives it."""
+
+AHEAD = 2
+"""Cases a worker holds besides the one its network is at: one is read, one written."""
+
+PRIVATE = ".medseg"
+"""Folder of journals and claims within the output folder."""
 
 log = logging.getLogger("medseg")
 
@@ -38,170 +62,232 @@ def predict(options: PredictOptions) -> int:
 
     Raises:
         OptionError: If there is nothing to do, or the output cannot be written.
-        CheckpointError: If the run's checkpoint cannot be read.
+        CheckpointError: If a run's checkpoint cannot be read.
+        KeyboardInterrupt: After Ctrl-C, once the cases that were being worked on are finished.
     """
     if sys.platform == "win32":
         raise OptionError(
             "predict does not run on Windows: it relies on atomic renames. Use WSL or Linux."
         )
-    checkpoint = RunFiles(options.run).checkpoint(options.checkpoint)
-    predictor = Predictor.from_run(options.run, options.checkpoint, options.overlap, options.device)
-    jobs = list_jobs(
-        options.input,
-        predictor.channels,
-        options.root,
-        options.fold,
-        options.output,
-        options.format,
-    )
-    writer = _writer(options, predictor)
-    reading = Reading(options.on_conflict, options.series_uid)
-    _make_writable(options.output)
-    journal = Journal(options.output / JOURNAL_NAME)
-    about = {
-        "run": str(options.run),
-        "checkpoint": options.checkpoint,
-        "checkpoint_sha256": _sha256(checkpoint),
-        "overlap": predictor.window.overlap,
-        "on_conflict": options.on_conflict,
-        "series_uid": options.series_uid,
-    }
-    failed = []
-    for job in track(jobs, "predicting", len(jobs)):
-        if not options.overwrite and journal.is_done(job, options.output, about):
-            continue
-        record = _label(predictor, job, reading, writer, options.output / job.output)
-        journal.add({**_description(job, predictor), **about, **record})
-        if record["status"] == "failed":
-            failed.append(job)
-            log.warning("%s failed: %s", printable(job.case_id), printable(record["message"]))
-    log.info("%d of %d cases labelled in %s", len(jobs) - len(failed), len(jobs), options.output)
-    return SOME_FAILED if failed else 0
+    make_writable(options.output)
+    sweep(options.output)
+    work = Work.of(options)
+    jobs = work.jobs()
+    todo = [job for job in jobs if options.overwrite or not work.is_done(job)]
+    if len(todo) < len(jobs):
+        log.info("%d of %d cases are done already", len(jobs) - len(todo), len(jobs))
+    todo, forecast = look_at(todo, work.request, work.order.reading, work.case_bytes)
+    tell(forecast, work.request, work.workers, work.allowed)
+    check_space(options.output, forecast)
+    if options.dry_run:
+        if forecast.windows:
+            work.tell_time(forecast.windows)
+        return SOME_FAILED if forecast.problems else 0
+    return work.do(todo)
 
 
-Writer = Callable[[Path, Prediction, Job], None]
-
-
-def _writer(options: PredictOptions, predictor: Predictor) -> Writer:
-    """Return what writes the label map of a case.
-
-    Raises:
-        OptionError: If DICOM-SEG is wanted and highdicom is not installed.
-    """
-    if options.format != "dicom_seg":
-        return lambda path, result, job: write_label_map(
-            path, result.label, result.grid, result.label.dtype, like=job.images[0]
-        )
-    check_highdicom()
-    log.warning("DICOM-SEG copies the name and the study of each patient into the label maps")
-    names, values = list(predictor.description.task["labels"]), predictor.label_values
-    return lambda path, result, job: write_dicom_seg(
-        path, np.searchsorted(values, result.label), job.images[0], names, options.series_uid
-    )
-
-
-def _label(
-    predictor: Predictor, job: Job, reading: Reading, writer: Writer, target: Path
-) -> dict[str, Any]:
-    """Label and write one case; return the outcome."""
-    if job.problem:
-        return {"status": "failed", "message": job.problem, "seconds": 0.0}
-    started = time.monotonic()
-    try:
-        result = predictor.predict(job.images, reading)
-        writer(target, result, job)
-    except MedsegError as error:
-        outcome: dict[str, Any] = {"status": "failed", "message": str(error)}
-    except Exception as error:  # noqa: BLE001 - one case must not stop the others
-        message = f"{type(error).__name__}: {error}"
-        outcome = {"status": "failed", "message": message, "traceback": traceback.format_exc()}
-    else:
-        outcome = {
-            "status": "ok",
-            "message": "",
-            "warnings": list(result.warnings),
-            "output_sha256": _sha256(target),
-        }
-    return {**outcome, "seconds": round(time.monotonic() - started, 3)}
-
-
-def _description(job: Job, predictor: Predictor) -> dict[str, Any]:
-    return {
-        "case_id": job.case_id,
-        "image": [str(path.absolute()) for path in job.images],
-        "image_state": _state(job),
-        "reference": str(job.reference.absolute()) if job.reference else None,
-        "output": job.output,
-        "role": predictor.role(job.case_id),
-        "norm": predictor.description.norm,
-    }
-
-
-class Journal:
-    """predictions.jsonl: one line per case, appended and synced; the newest line counts.
+class Work:
+    """One call of `medseg predict`.
 
     Args:
-        path: The file; its folder exists.
+        options: Its flags.
+        order: What workers are told.
+        request: What is asked of each case.
+        ledger: What the journal says of each.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # A line break if the last writer was killed within a line.
-        self._torn = "\n" if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n") else ""
-        self._last = {
-            record["output"]: record
-            for record in read_json_lines(path)
-            if {"case_id", "status", "output"} <= record.keys()
-        }
+    def __init__(
+        self, options: PredictOptions, order: Order, request: Request, ledger: Ledger
+    ) -> None:
+        self.options, self.order, self.request, self.ledger = options, order, request, ledger
+        self.workers = worker_count(options)
+        self.allowed = parse_bytes("--max_memory", options.max_memory)
+        self._private = options.output / PRIVATE
+        self._journal = Journal(self._private)
+        self._started = datetime.now(UTC).isoformat()
+        self._failed = 0
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Append one line and bring it to the disk."""
-        line = json.dumps(strict_json(record), ensure_ascii=False, allow_nan=False)
-        # A file name that is not UTF-8 is written with JSON's own escapes.
-        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(self._torn + line + "\n")
-            self._torn = ""
-            file.flush()
-            os.fsync(file.fileno())
-        self._last[record["output"]] = record
+    @classmethod
+    def of(cls, options: PredictOptions) -> Work:
+        """Find the networks and what they ask of each case."""
+        models = checkpoints(options.run, options.checkpoint)
+        members = [load_trained(path) for path in models]
+        descriptions = check_together([member.description for member in members])
+        settings = settings_of(options)
+        if settings.tta:
+            for description in descriptions:
+                mirror_axes(description)
+        order = Order(
+            tuple(path.absolute() for path in models),
+            settings,
+            Reading(options.on_conflict, options.series_uid),
+            options.output.absolute(),
+            options.format,
+            options.probabilities,
+            options.uncertainty,
+        )
+        request = replace(
+            request_of(members, settings, find_device(options.device)),
+            probabilities=options.probabilities,
+            uncertainty=options.uncertainty,
+        )
+        names = [str(name) for name in (*options.run, *options.model)]
+        ledger = Ledger.of(order, descriptions, names, options.checkpoint)
+        return cls(options, order, request, ledger)
 
-    def is_done(self, job: Job, output: Path, about: dict[str, Any]) -> bool:
-        """Return whether the same weights labelled the same files, and the result is as written."""
-        last = self._last.get(job.output)
-        if last is None or last["status"] != "ok":
+    @property
+    def case_bytes(self) -> int:
+        """Most bytes that a case may take.
+
+        Raises:
+            OptionError: If not even the processes fit what is allowed.
+        """
+        share = self.order.settings.max_memory or 0
+        if share <= self.request.fixed_bytes:
+            least = SUPERVISOR_BYTES + max(self.workers, 1) * self.request.fixed_bytes
+            raise OptionError(
+                f"--max_memory {self.options.max_memory} does not suffice for {self.workers} "
+                f"workers, which take {size(least)} without any case. Raise it, or take fewer."
+            )
+        return share - self.request.fixed_bytes
+
+    def jobs(self) -> list[Job]:
+        """Return the cases of this call."""
+        options = self.options
+        jobs = list_jobs(
+            options.input,
+            self.request.footprints[0].channels,
+            options.root,
+            options.fold,
+            options.output,
+            options.format,
+            options.probabilities or options.uncertainty,
+        )
+        shard = parse_shard(options.shard or "0/1")
+        return [job for position, job in enumerate(jobs) if shard.takes(position)]
+
+    def is_done(self, job: Job) -> bool:
+        """Return whether journal, input, networks and output all say so."""
+        return self.ledger.is_done(job, self._journal.newest(job.output))
+
+    def tell_time(self, windows: int) -> None:
+        """Time a window and log what all of them take."""
+        members = [load_trained(path) for path in self.order.models]
+        seconds = Predictor(members, self.order.settings).time_window()
+        rest = seconds * windows / len(members) / max(self.workers, 1)
+        log.info("a window takes %.3g s here: about %s for all, reading and writing beside it",
+                 seconds, duration(rest))  # fmt: skip
+
+    def do(self, jobs: Sequence[Job]) -> int:
+        """Label the cases; return the exit status."""
+        labelled = 0
+        with terminations() as terminated, Claims(self._private / "claims") as claims:
+            try:
+                outcomes = self._outcomes(jobs, claims, terminated)
+                for outcome in track(outcomes, "predicting", len(jobs), lambda o: o.job.case_id):
+                    labelled += self._note(outcome)
+                    claims.release(outcome.job.output)
+            finally:
+                self._journal.merge(self.options.output / JOURNAL_NAME)
+                sweep(self.options.output)
+        log.info("%d of %d cases labelled in %s", labelled, len(jobs), self.options.output)
+        if terminated.is_set():
+            raise SystemExit(TERMINATED)
+        return SOME_FAILED if self._failed else 0
+
+    def _outcomes(
+        self, jobs: Sequence[Job], claims: Claims, terminated: threading.Event
+    ) -> Iterator[Outcome[Job, Record]]:
+        """Yield what becomes of each case."""
+
+        def claim(job: Job) -> bool:
+            return self._is_ours(job, claims)
+
+        def may_go_on() -> bool:
+            return not (terminated.is_set() or self._has_failed_enough)
+
+        for job in jobs:
+            if job.problem and may_go_on() and claim(job):
+                yield Outcome(job, failure(OptionError(job.problem), job.code), None, 1)
+        sound = [job for job in jobs if not job.problem]
+        if sound:
+            yield from supervise(
+                self.order,
+                sound,
+                workers=min(self.workers, len(sound)),
+                ahead=AHEAD,
+                claim=claim,
+                may_go_on=may_go_on,
+            )
+
+    def _is_ours(self, job: Job, claims: Claims) -> bool:
+        """Claim a case, unless somebody else has seen to it since this call began."""
+        if not claims.take(job.output):
             return False
-        decisive = ("checkpoint_sha256", "overlap", "on_conflict", "series_uid")
-        same = all(last.get(key) == about[key] for key in decisive)
-        target = output / job.output
-        if not same or last.get("image_state") != _state(job) or not target.is_file():
-            return False
-        return bool(last.get("output_sha256") == _sha256(target))
+        self._journal.refresh()
+        newest = self._journal.newest(job.output)
+        if newest is None or str(newest["time"]) < self._started:
+            return True
+        claims.release(job.output)
+        return False
+
+    @property
+    def _has_failed_enough(self) -> bool:
+        most = 1 if self.options.fail_fast else self.options.max_failures
+        return most is not None and self._failed >= most
+
+    def _note(self, outcome: Outcome[Job, Record]) -> bool:
+        """Write what became of a case into the journal; return whether it was labelled."""
+        found = outcome.result
+        if found is None:
+            found = failure(outcome.error or RuntimeError("no outcome"), "worker-died")
+        self._journal.add(self.ledger.record(outcome.job, found, outcome.attempt))
+        if found["status"] == "ok":
+            return True
+        self._failed += 1
+        log.warning("%s failed: %s", printable(outcome.job.case_id), printable(found["message"]))
+        return False
 
 
-def _state(job: Job) -> list[list[int]]:
-    """Return size and time of each input file; what a changed input changes."""
-    there = [part for path in job.images for part in _parts(path) if os.path.exists(part)]  # noqa: PTH110
-    return [[path.stat().st_size, path.stat().st_mtime_ns] for path in there]
+def settings_of(options: PredictOptions) -> Settings:
+    """Return how each worker labels its cases."""
+    workers = max(worker_count(options), 1)
+    allowed = parse_bytes("--max_memory", options.max_memory)
+    outside = SUPERVISOR_BYTES if worker_count(options) else 0
+    threads = options.threads or max(default_threads() // workers, 1)
+    return Settings(
+        overlap=options.overlap,
+        skip_empty=options.skip_empty,
+        sw_batch_size=options.sw_batch_size,
+        tta=options.tta,
+        postprocessing=options.postprocessing == "on",
+        device=options.device,
+        max_memory=max(allowed - outside, 0) // workers,
+        backend=options.backend,
+        precision=options.precision,
+        compile=options.compile,
+        threads=threads,
+    )
 
 
-def _parts(path: Path) -> tuple[Path, ...]:
+def worker_count(options: PredictOptions) -> int:
+    """Return how many processes label."""
+    return 1 if options.workers is None else options.workers
+
+
+@contextmanager
+def terminations() -> Iterator[threading.Event]:
+    """Note SIGTERM, so that the cases that are being worked on finish."""
+    noted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        noted.set()
+
+    before = signal.signal(signal.SIGTERM, note)
     try:
-        return volume_files(path)
-    except (VolumeError, OSError):
-        return (path,)  # what is wrong with it is said when it is read
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _make_writable(folder: Path) -> None:
-    """Make the output folder, and find out now whether it can be written to."""
-    probe = folder / f".medseg-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise OptionError(f"--output {folder} cannot be written to ({error.strerror}).") from error
+        yield noted
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medseg.core.errors import OptionError, problems
+from medseg.core.errors import OptionError, VolumeError, problems
 from medseg.core.manifest import (
     ENDINGS,
     VOLUME_ENDINGS,
@@ -20,6 +20,7 @@ from medseg.core.manifest import (
     load_manifest,
 )
 from medseg.inference.options import Format
+from medseg.io import volume_files
 from medseg.io.dicom_files import holds_dicom
 
 _NAMED = 5
@@ -38,6 +39,7 @@ class Job:
         output: Where its label map goes, relative to the output folder.
         reference: Its label file, if known.
         problem: Why it cannot be labelled, if that is known before it is read.
+        code: Short name of the problem.
     """
 
     case_id: str
@@ -45,6 +47,34 @@ class Job:
     output: str
     reference: Path | None = None
     problem: str = ""
+    code: str = ""
+
+    @property
+    def uncertainty(self) -> str:
+        """Where the map of its uncertainty goes."""
+        return f"{_stem(self.output)}_uncertainty.nii.gz"
+
+    @property
+    def probabilities(self) -> str:
+        """Where its probabilities go."""
+        return f"{_stem(self.output)}_probabilities.npy"
+
+
+def _stem(output: str) -> str:
+    """Return the path of a label map without its ending."""
+    return next(output.removesuffix(end) for end in _WRITTEN if output.endswith(end))
+
+
+_WRITTEN = (".nii.gz", ".mha", ".nrrd", ".dcm")
+"""Endings of label maps."""
+
+
+def parts_of(image: Path) -> tuple[Path, ...]:
+    """Return all files that hold an image; the one that was named if its header is refused."""
+    try:
+        return volume_files(image)
+    except (VolumeError, OSError):
+        return (image,)  # what is wrong with it is said when it is read
 
 
 def list_jobs(
@@ -54,6 +84,7 @@ def list_jobs(
     fold: int | None,
     output: Path,
     written: Format = "source",
+    maps: bool = False,
 ) -> list[Job]:
     """Return the cases of a file, folder or manifest.
 
@@ -64,6 +95,7 @@ def list_jobs(
         fold: Only this fold of a manifest.
         output: Folder of the label maps; where it lies within the source it is no input.
         written: Format of the label maps.
+        maps: Whether uncertainty or probabilities are written beside them.
 
     Raises:
         OptionError: If there is none, two would be written to one file, or one would replace an
@@ -84,7 +116,7 @@ def list_jobs(
         raise OptionError(
             f"--input {source}: no volume ({', '.join(VOLUME_ENDINGS)}, or a DICOM series) found."
         )
-    _refuse_collisions(jobs, output)
+    _refuse_collisions(jobs, output, maps)
     return [replace(job, problem=_problem(job, written)) for job in jobs]
 
 
@@ -206,7 +238,7 @@ def _check_channels(pairs: list[tuple[Path, list[Path]]], channels: int) -> None
         raise OptionError(problems("--input", found))
 
 
-def _refuse_collisions(jobs: list[Job], output: Path) -> None:
+def _refuse_collisions(jobs: list[Job], output: Path, maps: bool) -> None:
     found = []
     given = {
         path.resolve() for job in jobs for path in (*job.images, job.reference) if path is not None
@@ -214,9 +246,11 @@ def _refuse_collisions(jobs: list[Job], output: Path) -> None:
     taken: dict[str, Job] = {}
     for job in jobs:
         # Without case: two names that differ in it are one file on many systems.
-        other = taken.setdefault(job.output.casefold(), job)
-        if other is not job:
-            found.append(f"{other.images[0]} and {job.images[0]} would both be {job.output}")
+        for name in (job.output, job.uncertainty, job.probabilities)[: 3 if maps else 1]:
+            other = taken.setdefault(name.casefold(), job)
+            if other is not job:
+                found.append(f"{other.images[0]} and {job.images[0]} would both be {name}")
+                break
         if (output / job.output).resolve() in given:
             found.append(f"{output / job.output} is an input and would be replaced by a label map")
     if found:

@@ -15,6 +15,7 @@ from medseg.core.errors import OptionError
 from medseg.core.geometry import Grid
 from medseg.data.transforms import Preprocessing
 from medseg.inference.cuts import Cut, Footprint, best_cut
+from medseg.io.memory import total_bytes
 
 PROCESS_BYTES = 600 << 20
 """One process with torch, MONAI and SimpleITK loaded: 420 MiB measured, and room for its heap."""
@@ -142,10 +143,17 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 def parse_bytes(option: str, text: str) -> int:
     """Return the bytes of a size such as `4GiB`, `900MB` or `4G`, all in powers of 1024.
 
+    A share such as `80%` is that of this machine's memory, or of its container's.
+
     Raises:
         OptionError: If it is none.
     """
+    share = re.fullmatch(r"\s*([0-9]+)\s*%\s*", text)
+    if share is not None and 0 < int(share[1]) <= 100:
+        return total_bytes() * int(share[1]) // 100
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kmgt]?)i?b?\s*", text.lower())
     if match is None or float(match[1]) <= 0:
-        raise OptionError(f"{option} must be a size such as 4GiB or 900MiB; got {text!r}.")
+        raise OptionError(
+            f"{option} must be a size such as 4GiB, or a share such as 80%; got {text!r}."
+        )
     return int(float(match[1]) * _UNITS[match[2]])

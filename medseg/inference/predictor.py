@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,37 +154,44 @@ class Predictor:
         Raises:
             VolumeError: If a file is refused, or the memory does not suffice (`memory`).
         """
+        self.estimate(images, reading)
         opened = self.open(images, reading)
         if not probabilities:
-            return self.label(opened, uncertainty)
+            return self.postprocess(self.label(opened, uncertainty))
         found = np.empty((len(self.label_values), *opened.grid.shape), dtype=np.float16)
 
         def keep(box: Box, values: NDArray[np.float16]) -> None:
             found[:, *(slice(*span) for span in box)] = values
 
-        return replace(self.label(opened, uncertainty, keep), probabilities=found)
+        prediction = self.postprocess(self.label(opened, uncertainty, keep))
+        return replace(prediction, probabilities=found)
 
-    def open(
-        self, images: Sequence[Path], reading: Reading | None = None, limit: int | None = None
-    ) -> Opened:
-        """Read and preprocess a case, if labelling it fits the memory allowed.
+    def estimate(self, images: Sequence[Path], reading: Reading | None = None) -> Plan:
+        """Return how a case will be labelled, from its headers.
+
+        Raises:
+            VolumeError: If a header is refused, or the memory does not suffice (`memory`).
+        """
+        series_uid = (reading or Reading()).series_uid
+        extents = [read_extent(path, series_uid) for path in images]
+        original = extents[0].grid
+        grids = [expected_grid(original, each) for each in self.request.preprocessings]
+        stored = sum(extent.memory_bytes for extent in extents)
+        plan = self.request.plan(original, grids, stored, self.limit)
+        if plan is None:
+            raise out_of_memory(images[0])
+        return plan
+
+    def open(self, images: Sequence[Path], reading: Reading | None = None) -> Opened:
+        """Read and preprocess a case.
 
         Args:
             images: See `predict`.
             reading: See `predict`.
-            limit: Bytes the case may take, in place of what the settings leave.
 
         Raises:
             VolumeError: If a file is refused, or the memory does not suffice (`memory`).
         """
-        reading = reading or Reading()
-        limit = self._limit if limit is None else limit
-        extents = [read_extent(path, reading.series_uid) for path in images]
-        stored = sum(extent.memory_bytes for extent in extents)
-        original = extents[0].grid
-        guess = [expected_grid(original, each) for each in self.request.preprocessings]
-        if self.request.plan(original, guess, stored, limit) is None:
-            raise out_of_memory(images[0])
         ready: dict[str, Prepared] = {}
         for each in self.request.preprocessings:
             if repr(each) not in ready:
@@ -190,15 +199,17 @@ class Predictor:
                     images, None, self.channels, (), each, reading=reading
                 )
         prepared = tuple(ready[repr(each)] for each in self.request.preprocessings)
-        plan = self.request.plan(original, [case.grid for case in prepared], stored, limit)
+        grids = [case.grid for case in prepared]
+        plan = self.request.plan(prepared[0].original, grids, 0, self.limit)
         if plan is None:
             raise out_of_memory(images[0])
         return Opened(prepared, plan)
 
     @property
-    def _limit(self) -> int | None:
-        limit = self.settings.max_memory
-        return None if limit is None else max(limit - self.request.fixed_bytes, 0)
+    def limit(self) -> int | None:
+        """Most bytes that a case may take, beyond the process and its networks."""
+        most = self.settings.max_memory
+        return None if most is None else max(most - self.request.fixed_bytes, 0)
 
     def label(
         self, opened: Opened, uncertainty: bool = False, sink: Sink | None = None
@@ -227,6 +238,25 @@ class Predictor:
             else:
                 return Prediction(label, opened.grid, tuple(warnings), entropy)
         raise out_of_memory("the case")
+
+    def time_window(self) -> float:
+        """Return the seconds that one window of each network takes, all together."""
+        spent = 0.0
+        pairs = zip(self._networks, self.request.footprints, strict=True)
+        with torch.inference_mode():
+            for network, footprint in pairs:
+                shape = (1, footprint.channels, *footprint.window.roi_size)
+                window = torch.zeros(shape, device=self.device)
+                for _ in range(2):  # the first one sets things up
+                    started = time.perf_counter()
+                    network(window).cpu()
+                    seconds = time.perf_counter() - started
+                spent += seconds
+        return spent
+
+    def postprocess(self, prediction: Prediction) -> Prediction:
+        """Return a prediction after the rules that the training has found to help."""
+        return prediction
 
     def _rungs(self, opened: Opened) -> Iterator[_Rung]:
         size = self.request.footprints[0].window.sw_batch_size
@@ -299,7 +329,7 @@ class _Rung:
 def relative_entropy(probabilities: Tensor) -> Tensor:
     """Return the entropy over the first axis as a share of its largest value, in [0, 1]."""
     entropy = torch.special.entr(probabilities).sum(dim=0)
-    return entropy / np.log(max(len(probabilities), 2))
+    return entropy.div_(math.log(max(len(probabilities), 2)))
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medseg.core.errors import VolumeError
 from medseg.core.runs import usual_mode
+
+_MARK = re.compile(r"\.medseg-(?P<host>.+)-(?P<process>[0-9]+)-[^-]*\.tmp.*")
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a temporary file of another host is nobody's; no volume takes so long."""
 
 
 @contextmanager
@@ -32,7 +39,8 @@ def whole_file(
     ending = "".join(Path(path.name[-8:]).suffixes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".medseg-", suffix=f".tmp{ending}", dir=path.parent)
+        mark = f".medseg-{_host()}-{os.getpid()}-"
+        handle, name = tempfile.mkstemp(prefix=mark, suffix=f".tmp{ending}", dir=path.parent)
     except OSError as error:
         raise _failed(path, error, cure) from error
     os.close(handle)
@@ -48,6 +56,41 @@ def whole_file(
         raise _failed(path, error, cure) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> int:
+    """Delete the temporary files that killed processes have left below a folder.
+
+    Returns:
+        How many there were.
+    """
+    swept = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            found = _MARK.fullmatch(name)
+            if found and _is_abandoned(Path(place, name), found["host"], int(found["process"])):
+                with suppress(OSError):
+                    Path(place, name).unlink()
+                    swept += 1
+    return swept
+
+
+def _is_abandoned(path: Path, host: str, process: int) -> bool:
+    if host != _host():
+        with suppress(OSError):
+            return time.time() - path.stat().st_mtime > _ABANDONED
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's, alive
+        return False
+    return False
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", platform.node())
 
 
 def _sync_folder(folder: Path) -> None:

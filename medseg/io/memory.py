@@ -39,21 +39,37 @@ def available_bytes() -> int:
     return max(min(_limits(), default=sys.maxsize), 0)
 
 
-def _limits() -> Iterator[int]:
+def total_bytes() -> int:
+    """Return the memory of this machine, or of the container or job this process lies in."""
+    limits = [*_physical(), *(limit for limit, _ in _cgroup_limits())]
+    return min(limits, default=sys.maxsize)
+
+
+def _physical() -> Iterator[int]:
     if hasattr(os, "sysconf"):
         yield os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _limits() -> Iterator[int]:
+    yield from _physical()
     # What a system does not tell (macOS has no /proc) limits nothing.
     with contextlib.suppress(OSError, KeyError, ValueError):
         yield _row("/proc/meminfo", "MemAvailable")
     yield from _rlimits()
+    yield from (limit - used for limit, used in _cgroup_limits())
+
+
+def _cgroup_limits() -> Iterator[tuple[int, int]]:
+    """Yield the limit of each cgroup and what is used of it."""
     for folder in _cgroups():
         for limit, used in (
             ("memory.max", "memory.current"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         ):
             with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-                yield int((folder / limit).read_text("ascii")) - int(
-                    (folder / used).read_text("ascii")
+                yield (
+                    int((folder / limit).read_text("ascii")),
+                    int((folder / used).read_text("ascii")),
                 )
 
 

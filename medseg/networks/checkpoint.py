@@ -41,6 +41,7 @@ class Description:
 
     @property
     def mirror_axes(self) -> tuple[int, ...]:
+        """Axes that the training mirrored."""
         return tuple(self.task.get("mirror_axes", ()))
 
     @property

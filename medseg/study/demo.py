@@ -66,7 +66,7 @@ def _one_norm(norm: str, options: DemoOptions) -> None:
     files = RunFiles(run_dir)
     # `last`, since `best` was chosen on the very cases that are scored here.
     prediction = PredictOptions(
-        run=run_dir,
+        run=(run_dir,),
         input=manifest,
         output=files.predictions,
         checkpoint="last",

@@ -1,0 +1,179 @@
+"""What a folder will take and what is wrong with it, from headers, before a network is loaded."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from medseg.core.errors import MedsegError, OptionError, VolumeError
+from medseg.data.transforms import Reading
+from medseg.engine.progress import printable, track
+from medseg.inference.inputs import Job
+from medseg.inference.plan import Plan, Request, expected_grid
+from medseg.io import read_extent
+
+SUPERVISOR_BYTES = 300 << 20
+"""The process that hands out the cases: 230 MiB measured, and room for the list of cases."""
+
+SURE_SHARE, LIKELY_SHARE = 0.005, 0.1
+"""Share of a label map's voxels that its compressed file takes: at least, and at most but for
+maps that are noise. Below the first there is no point in starting; below the second, a warning."""
+
+_NAMED = 10
+
+log = logging.getLogger("medseg")
+
+
+@dataclass
+class Forecast:
+    """What the cases will take.
+
+    Attributes:
+        cases: How many can be tried.
+        problems: Why others cannot, by their output.
+        windows: Windows of all cases.
+        fewest: The same without a memory limit.
+        case_bytes: Most memory of one case, beyond the process and its networks.
+        label_voxels: Voxels of all label maps.
+        extra_bytes: What probabilities and uncertainty take on the disk.
+    """
+
+    cases: int = 0
+    problems: dict[str, str] = field(default_factory=dict)
+    windows: int = 0
+    fewest: int = 0
+    case_bytes: int = 0
+    label_voxels: int = 0
+    extra_bytes: int = 0
+
+    def add(self, plan: Plan, voxels: int, request: Request) -> None:
+        """Count one case in."""
+        self.cases += 1
+        self.windows += plan.cut.windows
+        self.fewest += plan.cut.fewest
+        self.case_bytes = max(self.case_bytes, plan.bytes)
+        self.label_voxels += voxels
+        classes = request.footprints[0].classes
+        per_voxel = 2 * classes * request.probabilities + 4 * request.uncertainty
+        self.extra_bytes += per_voxel * voxels
+
+    def peak_bytes(self, request: Request, workers: int) -> int:
+        """Return the predicted peak of all processes together."""
+        alone = request.fixed_bytes + self.case_bytes
+        return (SUPERVISOR_BYTES if workers else 0) + max(workers, 1) * alone
+
+
+def look_at(
+    jobs: Sequence[Job], request: Request, reading: Reading, limit: int | None
+) -> tuple[list[Job], Forecast]:
+    """Read the headers of all cases.
+
+    Args:
+        jobs: The cases.
+        request: What is asked of each.
+        reading: What the reader is told.
+        limit: Most bytes a case may take.
+
+    Returns:
+        The cases, with the problem of those that cannot be labelled; and what the others take.
+    """
+    forecast, seen = Forecast(), []
+    for job in track(jobs, "reading headers", len(jobs)):
+        now = job if job.problem else _looked_at(job, request, reading, limit, forecast)
+        if now.problem:
+            forecast.problems[now.output] = now.problem
+        seen.append(now)
+    return seen, forecast
+
+
+def _looked_at(
+    job: Job, request: Request, reading: Reading, limit: int | None, forecast: Forecast
+) -> Job:
+    """Count a case in, or return it with the reason why it cannot be labelled."""
+    try:
+        extents = [read_extent(path, reading.series_uid) for path in job.images]
+        original = extents[0].grid
+        grids = [expected_grid(original, each) for each in request.preprocessings]
+        stored = sum(extent.memory_bytes for extent in extents)
+        plan = request.plan(original, grids, stored, limit)
+        if plan is None:
+            least = request.plan(original, grids, stored)
+            raise not_enough(job.images[0], request, least, limit)
+    except (MedsegError, OSError) as error:
+        return replace(job, problem=str(error), code=getattr(error, "code", "unreadable"))
+    forecast.add(plan, math.prod(original.shape), request)
+    return job
+
+
+def not_enough(
+    subject: object, request: Request, plan: Plan | None, limit: int | None
+) -> VolumeError:
+    """Return the error of a case that cannot keep the memory allowed."""
+    reading = 0 if plan is None else plan.reading
+    there = 0 if limit is None else limit
+    cause = f"{size(there)} are left for a case; reading this one takes {size(reading)}"
+    if reading <= there:
+        window = max(footprint.window_bytes for footprint in request.footprints)
+        cause = f"{size(there)} are left for a case; one window takes {size(window)}, and its image"
+    return VolumeError(subject, "memory", cause, "raise --max_memory, or take fewer --workers")
+
+
+def check_space(folder: Path, forecast: Forecast) -> None:
+    """Find out whether what is to be written has room.
+
+    Raises:
+        OptionError: If it surely has none.
+    """
+    free = shutil.disk_usage(folder).free
+    sure = int(forecast.label_voxels * SURE_SHARE) + forecast.extra_bytes
+    if free < sure:
+        raise OptionError(
+            f"--output {folder} has {size(free)} free; the results take {size(sure)} at least. "
+            "Make room, or choose another place."
+        )
+    likely = int(forecast.label_voxels * LIKELY_SHARE) + forecast.extra_bytes
+    if free < likely:
+        log.warning(
+            "--output %s has %s free; the results may take %s", folder, size(free), size(likely)
+        )
+
+
+def make_writable(folder: Path) -> None:
+    """Make the output folder, and find out now whether it can be written to.
+
+    Raises:
+        OptionError: If it cannot.
+    """
+    probe = folder / f".medseg-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OptionError(f"--output {folder} cannot be written to ({error.strerror}).") from error
+
+
+def tell(forecast: Forecast, request: Request, workers: int, limit: int) -> None:
+    """Log what was found."""
+    for problem in list(forecast.problems.values())[:_NAMED]:
+        log.warning("cannot be labelled: %s", printable(problem))
+    if len(forecast.problems) > _NAMED:
+        log.warning("… and %d more", len(forecast.problems) - _NAMED)
+    if not forecast.cases:
+        return
+    peak = forecast.peak_bytes(request, workers)
+    log.info("%d cases, %d windows; predicted peak memory %s of %s allowed",
+             forecast.cases, forecast.windows, size(peak), size(limit))  # fmt: skip
+    if forecast.windows > forecast.fewest:
+        log.info("keeping it means predicting %.2f times the windows (%d without the limit)",
+                 forecast.windows / forecast.fewest, forecast.fewest)  # fmt: skip
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in words."""
+    return f"{count / 2**30:.3g} GiB" if count >= 1 << 30 else f"{count / 2**20:.3g} MiB"
