@@ -11,27 +11,21 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medseg.core.errors import CheckpointError, OptionError, check_choice
+from medseg.inference.probe import check_agreement
 from medseg.inference.runtimes import (
     Runner,
     check_installed,
+    one_by_one,
     onnx_runner,
     openvino_runner,
     to_onnx,
     to_openvino,
 )
 from medseg.inference.threads import default_threads
-from medseg.networks.fold import folded, relative_difference
+from medseg.networks.fold import folded
 from medseg.networks.unet import UNet
-
-AGREEMENT = 0.9999
-"""Share of a probe's voxels where another runtime must find the class that torch finds."""
-
-_PROBE_WINDOWS = 4
-_BLOB_VOXELS = 4  # the coarse grid of the probe's smooth part has one value in so many voxels
-_NOISE = 0.3  # standard deviation beside the smooth part's 1: the grain of a scaled MRI or CT
 
 BACKENDS = ("torch", "openvino", "onnxruntime")
 _DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -110,8 +104,10 @@ def build_backend(
             single = openvino_runner(to_openvino(ready, shape), threads)
         else:
             single = onnx_runner(to_onnx(ready, shape), threads)
-        run = _one_by_one(single)
-        _check_agreement(options.backend, network, run, probe(roi_size, in_channels))
+        run = one_by_one(single)
+        flag = f"--backend {options.backend}"
+        same, _ = check_agreement(flag, network, run, roi_size, in_channels)
+        log.info("%s finds torch's class in %.6f of a probe's voxels", options.backend, same)
     return _mirrored(run, options.mirror_axes) if options.mirror_axes else run
 
 
@@ -140,7 +136,7 @@ def _torch_runner(network: UNet, options: BackendOptions, device: torch.device) 
     if options.precision != "float32":
         run = _reduced(run, _DTYPES[options.precision], device)
     # One window at a time stays in the caches and needs a fraction of the memory.
-    return _one_by_one(run) if device.type == "cpu" else run
+    return one_by_one(run) if device.type == "cpu" else run
 
 
 def _reduced(run: Runner, dtype: torch.dtype, device: torch.device) -> Runner:
@@ -177,10 +173,6 @@ def _for_cpu(network: UNet) -> UNet:
     return network.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
-def _one_by_one(run: Runner) -> Runner:
-    return lambda windows: torch.cat([run(window[None]) for window in windows])
-
-
 def _mirrored(run: Runner, axes: tuple[int, ...]) -> Runner:
     """Return the mean of the logits over all mirrorings of some axes."""
     subsets = [
@@ -196,45 +188,3 @@ def _mirrored(run: Runner, axes: tuple[int, ...]) -> Runner:
         return total / len(subsets)
 
     return mirrored
-
-
-def probe(roi_size: tuple[int, int, int], in_channels: int) -> Tensor:
-    """Return windows that look like scaled images, always the same: smooth blobs and noise.
-
-    Returns:
-        Shape (4, in_channels, *roi_size), mean about 0, standard deviation about 1.
-    """
-    generator = torch.Generator().manual_seed(0)
-    shape = (_PROBE_WINDOWS, in_channels, *roi_size)
-    coarse = [max(2, length // _BLOB_VOXELS) for length in roi_size]
-    blobs = F.interpolate(
-        torch.randn((*shape[:2], *coarse), generator=generator),
-        size=roi_size,
-        mode="trilinear",
-    )
-    noise = torch.randn(shape, generator=generator)
-    return blobs / blobs.std() + _NOISE * noise
-
-
-@torch.inference_mode()
-def agreement(network: UNet, run: Runner, windows: Tensor) -> tuple[float, float]:
-    """Compare a backend with the network as trained.
-
-    Returns:
-        Share of the voxels of equal class, and the largest difference of the logits as a share of
-        their range.
-    """
-    run_by_torch = _one_by_one(copy.deepcopy(network).eval())
-    expected, found = run_by_torch(windows), run(windows)
-    same = float((expected.argmax(1) == found.argmax(1)).double().mean())
-    return same, relative_difference(expected, found)
-
-
-def _check_agreement(backend: str, network: UNet, run: Runner, windows: Tensor) -> None:
-    same, _ = agreement(network, run, windows)
-    if not same >= AGREEMENT:
-        raise OptionError(
-            f"--backend {backend} finds the class that torch finds in {same:.6f} of a probe's "
-            f"voxels, where {AGREEMENT} are needed. Take --backend torch for this network."
-        )
-    log.info("%s agrees with torch on %.6f of a probe's voxels", backend, same)

@@ -134,3 +134,8 @@ def quiet_export() -> Iterator[None]:
             yield
     finally:
         exporter.setLevel(level)
+
+
+def one_by_one(run: Runner) -> Runner:
+    """Return a function of any number of windows from one of a single window."""
+    return lambda windows: torch.cat([run(window[None]) for window in windows])

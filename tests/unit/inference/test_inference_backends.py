@@ -9,7 +9,8 @@ import torch
 
 from medseg.core.errors import OptionError
 from medseg.inference import backends, runtimes
-from medseg.inference.backends import BackendOptions, build_backend, probe
+from medseg.inference.backends import BackendOptions, build_backend
+from medseg.inference.probe import probe
 from medseg.inference.threads import default_threads
 from medseg.networks.norms import NORMS
 from medseg.networks.unet import Architecture, UNet

@@ -71,11 +71,11 @@ def test_the_original_is_left_alone_and_the_copy_is_for_inference():
 def test_statistics_that_make_no_sense_are_refused_in_words(variance):
     network = lived_in("batch")
     network.encoder[1][0][1].running_var[3] = variance
-    with pytest.raises(CheckpointError, match="10 batch norms .* by nan of their range"):
+    with pytest.raises(CheckpointError, match=r"10 batch norms .* by nan of their range"):
         folded(network)
 
 
 def test_a_folding_that_changes_the_logits_is_noticed(monkeypatch):
     monkeypatch.setattr(fold, "_fold", lambda convolution, norm: None)
-    with pytest.raises(CheckpointError, match="at most 0.0001 is accepted"):
+    with pytest.raises(CheckpointError, match=r"at most 0\.0001 is accepted"):
         folded(lived_in("batch"))
