@@ -67,6 +67,11 @@ VERBS = {
         "medseg.report.pages:report",
         "medseg.report.options:ReportOptions",
     ),
+    "export": Verb(
+        "write a model package: weights, description and card; ONNX and OpenVINO too",
+        "medseg.inference.export:export",
+        "medseg.inference.options:ExportOptions",
+    ),
     "benchmark": Verb(
         "measure the step time of each norm, or what strict reading costs, on this machine",
         "medseg.study.benchmark:benchmark",

@@ -1,4 +1,4 @@
-"""The flags of `medseg predict`."""
+"""The flags of `medseg predict` and `medseg export`."""
 
 from __future__ import annotations
 
@@ -103,3 +103,25 @@ class PredictOptions:
                 raise OptionError(f"--{name} must be at least {least}; got {value}.")
         if self.ray_address and self.engine != "ray":
             raise OptionError("--ray_address goes with --engine ray.")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `medseg export`.
+
+    Attributes:
+        run: Run directory of a training.
+        output: Folder of the package; it must not exist.
+        checkpoint: best, last, or the path of a checkpoint.
+        formats: safetensors is the package itself and always written; onnx and openvino add the
+            network in that format, checked against torch, and need the extra of that name.
+        licence: What the weights may be used for, an SPDX name or a sentence; goes into the card.
+        overwrite: Replace a package that is there.
+    """
+
+    run: Path
+    output: Path
+    checkpoint: str = "best"
+    formats: tuple[Literal["safetensors", "onnx", "openvino"], ...] = ("safetensors",)
+    licence: str | None = None
+    overwrite: bool = False
