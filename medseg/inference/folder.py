@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 
 from medseg.core.errors import OptionError
@@ -23,7 +24,7 @@ from medseg.engine.shards import parse_shard
 from medseg.engine.supervisor import supervise
 from medseg.inference.ensemble import check_together, mirror_axes, request_of
 from medseg.inference.inputs import Job, list_jobs
-from medseg.inference.labeller import Order, Record, checkpoints, failure
+from medseg.inference.labeller import Order, Record, failure
 from medseg.inference.options import PredictOptions
 from medseg.inference.plan import Request, parse_bytes
 from medseg.inference.predictor import Predictor
@@ -39,7 +40,6 @@ from medseg.inference.records import Ledger
 from medseg.inference.settings import Settings, find_device
 from medseg.inference.threads import default_threads
 from medseg.io.atomic import sweep
-from medseg.networks.checkpoint import load_trained
 
 SOME_FAILED = 3
 TERMINATED = 143
@@ -110,15 +110,11 @@ class Work:
     @classmethod
     def of(cls, options: PredictOptions) -> Work:
         """Find the networks and what they ask of each case."""
-        models = checkpoints(options.run, options.checkpoint)
-        members = [load_trained(path) for path in models]
-        descriptions = check_together([member.description for member in members])
         settings = settings_of(options)
-        if settings.tta:
-            for description in descriptions:
-                mirror_axes(description)
+        is_named = options.checkpoint in ("best", "last")
         order = Order(
-            tuple(path.absolute() for path in models),
+            tuple(path.absolute() for path in (*options.run, *options.model)),
+            options.checkpoint if is_named else str(Path(options.checkpoint).absolute()),
             settings,
             Reading(options.on_conflict, options.series_uid),
             options.output.absolute(),
@@ -126,13 +122,18 @@ class Work:
             options.probabilities,
             options.uncertainty,
         )
+        members = order.load()
+        descriptions = check_together([member.description for member in members])
+        if settings.tta:
+            for description in descriptions:
+                mirror_axes(description)
         request = replace(
             request_of(members, settings, find_device(options.device)),
             probabilities=options.probabilities,
             uncertainty=options.uncertainty,
         )
         names = [str(name) for name in (*options.run, *options.model)]
-        ledger = Ledger.of(order, descriptions, names, options.checkpoint)
+        ledger = Ledger.of(order, descriptions, names)
         return cls(options, order, request, ledger)
 
     @property
@@ -172,7 +173,7 @@ class Work:
 
     def tell_time(self, windows: int) -> None:
         """Time a window and log what all of them take."""
-        members = [load_trained(path) for path in self.order.models]
+        members = self.order.load()
         seconds = Predictor(members, self.order.settings).time_window()
         rest = seconds * windows / len(members) / max(self.workers, 1)
         log.info("a window takes %.3g s here: about %s for all, reading and writing beside it",

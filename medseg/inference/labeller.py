@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from medseg.core.errors import MedsegError
-from medseg.core.runs import RunFiles
 from medseg.data.transforms import Reading
 from medseg.inference.files import label_writer, probability_file, write_uncertainty
 from medseg.inference.gate import Gate
 from medseg.inference.inputs import Job, parts_of
 from medseg.inference.options import Format
+from medseg.inference.package import is_package, load_model, model_file
 from medseg.inference.predictor import Opened, Prediction, Predictor, Sink
 from medseg.inference.settings import Settings
-from medseg.networks.checkpoint import load_trained
+from medseg.networks.checkpoint import Trained
 
 Record = dict[str, Any]
 Keyed = tuple[int, Job]
@@ -35,7 +35,8 @@ class Order:
     """What a worker is started with; it is sent to a fresh process.
 
     Attributes:
-        models: Checkpoints, or model packages.
+        models: Run directories and model packages.
+        checkpoint: Of the runs: `best`, `last` or a path.
         settings: How cases are labelled.
         reading: What the reader is told.
         output: Folder of the label maps.
@@ -45,6 +46,7 @@ class Order:
     """
 
     models: tuple[Path, ...]
+    checkpoint: str
     settings: Settings
     reading: Reading
     output: Path
@@ -55,6 +57,22 @@ class Order:
     def __call__(self) -> Labeller:
         """Load the networks."""
         return Labeller(self)
+
+    def load(self) -> list[Trained]:
+        """Read the networks.
+
+        Raises:
+            OptionError: If there is no such run, package or checkpoint.
+            CheckpointError: If one cannot be read.
+        """
+        return [load_model(path, self._checkpoint(path)) for path in self.models]
+
+    def files(self) -> list[Path]:
+        """Return the file whose content decides what each network predicts."""
+        return [model_file(path, self._checkpoint(path)) for path in self.models]
+
+    def _checkpoint(self, path: Path) -> str:
+        return "best" if is_package(path) else self.checkpoint
 
 
 @dataclass
@@ -83,8 +101,7 @@ class Labeller:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        members = [load_trained(path) for path in order.models]
-        self._predictor = Predictor(members, order.settings)
+        self._predictor = Predictor(order.load(), order.settings)
         self._predictor.request = replace(
             self._predictor.request,
             probabilities=order.probabilities,
@@ -217,15 +234,6 @@ def failure(error: Exception, code: str = "") -> Record:
     message = f"{type(error).__name__}: {error}"
     lines = "".join(traceback.format_exception(error))
     return {"status": "failed", "code": code or "bug", "message": message, "traceback": lines}
-
-
-def checkpoints(runs: tuple[Path, ...], which: str) -> tuple[Path, ...]:
-    """Return the checkpoint of each run.
-
-    Raises:
-        OptionError: If there is none.
-    """
-    return tuple(RunFiles(run).checkpoint(which) for run in runs)
 
 
 def peak_memory() -> int:

@@ -16,17 +16,17 @@ from torch import Tensor
 
 from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
-from medseg.core.runs import RunFiles
 from medseg.data.transforms import Prepared, Reading, prepare_case
 from medseg.inference.backends import BackendOptions, build_backend
 from medseg.inference.cuts import Box
 from medseg.inference.ensemble import check_together, mirror_axes, request_of, role_of
+from medseg.inference.package import load_model
 from medseg.inference.plan import Plan, expected_grid
 from medseg.inference.settings import Settings, find_device
 from medseg.inference.slabs import Source, blocks
 from medseg.io import read_extent
 from medseg.io.write import label_dtype
-from medseg.networks.checkpoint import Trained, load_trained
+from medseg.networks.checkpoint import Trained
 
 Sink = Callable[[Box, NDArray[np.float16]], None]
 """Takes the probabilities, shape (classes, …), of a box of the case's grid."""
@@ -100,11 +100,11 @@ class Predictor:
         checkpoint: str = "best",
         settings: Settings | None = None,
     ) -> Predictor:
-        """Load the network of a training, or of several as an ensemble.
+        """Load the network of a training or a model package, or several as an ensemble.
 
         Args:
-            runs: Their folders.
-            checkpoint: `best`, `last` or the path of a checkpoint.
+            runs: Run directories or packages.
+            checkpoint: `best`, `last` or the path of a checkpoint; a package has only one.
             settings: See the class.
 
         Raises:
@@ -112,8 +112,7 @@ class Predictor:
             CheckpointError: If one cannot be read, or they do not go together.
         """
         folders = [runs] if isinstance(runs, str | Path) else list(runs)
-        paths = [RunFiles(Path(folder)).checkpoint(checkpoint) for folder in folders]
-        return cls([load_trained(path) for path in paths], settings)
+        return cls([load_model(Path(folder), checkpoint) for folder in folders], settings)
 
     def _backend(self, member: Trained) -> Callable[[Tensor], Tensor]:
         settings, description = self.settings, member.description
@@ -328,7 +327,7 @@ class _Rung:
 
 def relative_entropy(probabilities: Tensor) -> Tensor:
     """Return the entropy over the first axis as a share of its largest value, in [0, 1]."""
-    entropy = torch.special.entr(probabilities).sum(dim=0)
+    entropy: Tensor = torch.special.entr(probabilities).sum(dim=0)
     return entropy.div_(math.log(max(len(probabilities), 2)))
 
 

@@ -39,7 +39,6 @@ class Ledger:
         order: Order,
         descriptions: Sequence[Description],
         names: Sequence[str],
-        checkpoint: str,
     ) -> Ledger:
         """Return the ledger of an order.
 
@@ -47,13 +46,12 @@ class Ledger:
             order: What workers are told.
             descriptions: Of the networks.
             names: Run directories or packages, as the user named them.
-            checkpoint: As the user named it.
         """
         settings = decisive_settings(order)
         common = {
             "run": ", ".join(names),
-            "checkpoint": checkpoint,
-            "checkpoint_sha256": ", ".join(sha256(path) for path in order.models),
+            "checkpoint": order.checkpoint,
+            "checkpoint_sha256": ", ".join(sha256(path) for path in order.files()),
             "settings": settings,
             "settings_sha256": _digest(settings),
             "norm": ", ".join(description.norm for description in descriptions),
