@@ -27,7 +27,7 @@ _LAYER = 1 << 20
 _BYTES_A_VOXEL = 8
 """1 of the mask and 4 of the pieces' numbers; the rest for tables, if all voxels are noise."""
 
-_BYTES_ALWAYS = 64 * _LAYER
+_BYTES_ALWAYS = 32 * _LAYER
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ class SegmentationModule(pl.LightningModule):
             norms are compared: batch norm needs statistics measured anew, the others do not.
         overlap: Overlap of the sliding window in validation, in [0, 1).
         sw_batch_size: Windows in one forward pass in validation.
+        learn_postprocessing: Find out at the end, on the validation cases, for which classes it
+            helps to keep the largest component or to drop small ones; stored with the weights.
         task: Filled in from the data.
     """
 
@@ -98,6 +100,7 @@ class SegmentationModule(pl.LightningModule):
         ema_decay: float = 0.0,
         overlap: float = 0.5,
         sw_batch_size: int = 2,
+        learn_postprocessing: bool = True,
         task: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -111,6 +114,7 @@ class SegmentationModule(pl.LightningModule):
         self.averaged = copy.deepcopy(self.network).requires_grad_(False) if ema_decay else None
         self.ema_decay = ema_decay
         self.optimization = optimization
+        self.learn_postprocessing = learn_postprocessing
         i, j, k = task["patch_size"]
         self.window = SlidingWindow((i, j, k), overlap, sw_batch_size)
         self._dice: list[Tensor] = []
