@@ -188,6 +188,15 @@ def test_a_gain_in_one_case_is_no_rule():
     assert learned.evidence[0].dice_after == learned.evidence[0].dice_before
 
 
+def test_a_gain_that_no_table_shows_is_no_rule():
+    truth = label_of((1, (2, 2, 2), (12, 12, 12)))
+    crumb = truth.copy()
+    crumb[19, 19, 19] = 1
+    learned = learn([(crumb, truth, ML)] * 4, BLOB)
+    assert learned.evidence[0].dice_before == pytest.approx(2000 / 2001)
+    assert learned.rules == ()
+
+
 def test_two_cases_are_too_few():
     assert learn([(noisy(s, shifted(s)), shifted(s), ML) for s in range(2)], BLOB).rules == ()
 
