@@ -87,9 +87,16 @@ class SegmentationData(pl.LightningDataModule):
             "patch_size": list(self.patch_size),
             "batch_size": self.batch_size,
             "preprocessing": asdict(self.preprocessing),
+            "mirror_axes": self._mirror_axes,
             "train_cases": [case.case_id for case in self.train_cases],
             "val_cases": [case.case_id for case in self.val_cases],
         }
+
+    @property
+    def _mirror_axes(self) -> list[int]:
+        """Axes that training mirrors: prediction may mirror these, and no others."""
+        augmentation = self.augmentation
+        return sorted(set(augmentation.flip_axes)) if augmentation and augmentation.flip > 0 else []
 
     def prepare_data(self) -> None:
         """Preprocess every case once, on one process."""

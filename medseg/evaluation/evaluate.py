@@ -160,6 +160,11 @@ def _tell_warnings(evaluation: Evaluation) -> None:
             "The checkpoint `best` was chosen by its score on cases that are scored here, which "
             "flatters it; `medseg predict --checkpoint last` gives unbiased figures."
         )
+    if evaluation.postprocessing_learned_on_scored_cases:
+        log.warning(
+            "Post-processing was applied that was learned on cases that are scored here, which "
+            "flatters it; `medseg predict --postprocessing off` gives figures free of that."
+        )
 
 
 def _name(what: str, case_ids: Sequence[str]) -> None:

@@ -18,12 +18,14 @@ class Record:
         message: Why.
         role: `training`, `validation` or `unseen`; empty if not known.
         checkpoint: `best`, `last` or a path; empty if not known.
+        postprocessing: `on`, `off` or `none`; empty if not known.
     """
 
     failed: bool = False
     message: str = ""
     role: str = ""
     checkpoint: str = ""
+    postprocessing: str = ""
 
     @property
     def trained(self) -> bool:
@@ -35,6 +37,11 @@ class Record:
         """Whether the checkpoint was chosen by its score on this case."""
         return self.role == "validation" and Path(self.checkpoint).stem == "best"
 
+    @property
+    def shaped_on(self) -> bool:
+        """Whether post-processing was applied that was learned on this case."""
+        return self.role == "validation" and self.postprocessing == "on"
+
 
 UNRECORDED = Record()
 """Of a case that no journal names."""
@@ -45,8 +52,9 @@ def read_journal(folder: Path) -> Mapping[str, Record]:
     records = {}
     for row in read_json_lines(folder / JOURNAL_NAME):
         if "case_id" in row:
-            role, checkpoint = (str(row.get(key) or "") for key in ("role", "checkpoint"))
+            keys = ("role", "checkpoint", "postprocessing")
             failed = row.get("status") == "failed"
             message = str(row.get("message", ""))
-            records[str(row["case_id"])] = Record(failed, message, role, checkpoint)
+            known = (str(row.get(key) or "") for key in keys)
+            records[str(row["case_id"])] = Record(failed, message, *known)
     return records

@@ -83,6 +83,11 @@ class Evaluation:
         return any(case.pair.record.chosen_on for case in self.scored)
 
     @property
+    def postprocessing_learned_on_scored_cases(self) -> bool:
+        """Whether the applied post-processing was learned on cases that are scored here."""
+        return any(case.pair.record.shaped_on for case in self.scored)
+
+    @property
     def smallest_tolerance_mm(self) -> float:
         """Of all classes and regions."""
         return min(self.wanted.tolerance_of(name) for name in self.members)

@@ -36,6 +36,7 @@ def summary_of(evaluation: Evaluation) -> dict[str, Any]:
         "penalty": _penalty(evaluation),
         "cases": _flow(evaluation),
         "chosen_on_scored_cases": evaluation.chosen_on_scored_cases,
+        "postprocessing_learned_on_scored_cases": evaluation.postprocessing_learned_on_scored_cases,
         "classes": {name: _class(evaluation, name) for name in evaluation.members},
         "confusion": _confusion(evaluation),
         "foreground": {metric: _foreground(evaluation, metric) for metric in METRICS},

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
-from medseg.data.transforms import Prepared, Reading, prepare_case
+from medseg.data.transforms import Prepared, Reading, canonical_grid, prepare_case
 from medseg.inference.backends import BackendOptions, build_backend
 from medseg.inference.cuts import Box
 from medseg.inference.ensemble import check_together, mirror_axes, request_of, role_of
 from medseg.inference.package import load_model
-from medseg.inference.plan import Plan, expected_grid
+from medseg.inference.plan import Plan
 from medseg.inference.settings import Settings, find_device
 from medseg.inference.slabs import Source, blocks
 from medseg.io import read_extent
@@ -174,7 +174,7 @@ class Predictor:
         series_uid = (reading or Reading()).series_uid
         extents = [read_extent(path, series_uid) for path in images]
         original = extents[0].grid
-        grids = [expected_grid(original, each) for each in self.request.preprocessings]
+        grids = [canonical_grid(original, each) for each in self.request.preprocessings]
         stored = sum(extent.memory_bytes for extent in extents)
         plan = self.request.plan(original, grids, stored, self.limit)
         if plan is None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.core.errors import MedsegError, OptionError, VolumeError
-from medseg.data.transforms import Reading
+from medseg.data.transforms import Reading, canonical_grid
 from medseg.engine.progress import printable, track
 from medseg.inference.inputs import Job
-from medseg.inference.plan import Plan, Request, expected_grid
+from medseg.inference.plan import Plan, Request
 from medseg.io import read_extent
 
 SUPERVISOR_BYTES = 300 << 20
@@ -98,7 +98,7 @@ def _looked_at(
     try:
         extents = [read_extent(path, reading.series_uid) for path in job.images]
         original = extents[0].grid
-        grids = [expected_grid(original, each) for each in request.preprocessings]
+        grids = [canonical_grid(original, each) for each in request.preprocessings]
         stored = sum(extent.memory_bytes for extent in extents)
         plan = request.plan(original, grids, stored, limit)
         if plan is None:

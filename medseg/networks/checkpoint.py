@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor
 
 from medseg.core.errors import CheckpointError
+from medseg.core.postprocessing import Postprocessing, from_primitives, to_primitives
 from medseg.networks.unet import Architecture, UNet
 
 KEY = "medseg"
@@ -30,6 +34,7 @@ class Description:
         task: Channels, label table, patch size, preprocessing and cases of the training data.
         overlap: Overlap of the sliding window in validation.
         skip_empty: Whether validation left out windows without content.
+        postprocessing: Rules that helped these weights on their validation cases.
     """
 
     norm: str
@@ -38,16 +43,17 @@ class Description:
     task: dict[str, Any]
     overlap: float
     skip_empty: bool = False
-
-    @property
-    def mirror_axes(self) -> tuple[int, ...]:
-        """Axes that the training mirrored."""
-        return tuple(self.task.get("mirror_axes", ()))
+    postprocessing: Postprocessing = ()
 
     @property
     def trained_on(self) -> tuple[str, ...]:
         """Cases that trained these weights, or the weights they started from."""
         return (*self.task["train_cases"], *self.task.get("earlier_cases", []))
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Axes that training mirrored; none where that was not noted."""
+        return tuple(self.task.get("mirror_axes", ()))
 
     def build(self, seed: int | None = None) -> UNet:
         """Build the network with fresh weights."""
@@ -62,13 +68,16 @@ class Description:
 
     def to_primitives(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {"format": FORMAT, **asdict(self)}
+        rules = to_primitives(self.postprocessing)
+        return {"format": FORMAT, **asdict(self), "postprocessing": rules}
 
     @classmethod
     def from_primitives(cls, content: dict[str, Any]) -> Description:
         """Read what `to_primitives` gave."""
         fields = {key: value for key, value in content.items() if key != "format"}
-        return cls(**{**fields, "architecture": Architecture(**content["architecture"])})
+        fields["architecture"] = Architecture(**content["architecture"])
+        fields["postprocessing"] = from_primitives(content.get("postprocessing", ()))
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -119,3 +128,48 @@ def load_content(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get(KEY, {}).get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by this version of medseg.")
     return content
+
+
+def store_postprocessing(path: Path, rules: Postprocessing) -> None:
+    """Write rules into a checkpoint; all else in it stays as it is.
+
+    Raises:
+        CheckpointError: If it is not a checkpoint of medseg, or cannot be written.
+    """
+    content = load_content(path)
+    content[KEY] = {**content[KEY], "postprocessing": to_primitives(rules)}
+    try:
+        with whole_checkpoint(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer raises RuntimeError on a full disk
+        cause = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} stays as it was, it cannot be written: {cause}") from error
+
+
+@contextmanager
+def whole_checkpoint(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; it takes the name `path` once it is complete and on disk.
+
+    One writer at a time, as a run has: what a killed one left is written over.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some network file systems cannot sync folders
+            raise
+    finally:
+        os.close(handle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import platform
 import resource
 import sys
@@ -18,7 +17,9 @@ from pytorch_lightning.callbacks import Callback
 
 from medseg.core import environment
 from medseg.core.runs import RunFiles, atomic_text, write_json
+from medseg.networks.checkpoint import whole_checkpoint
 from medseg.training.module import SegmentationModule
+from medseg.training.postprocessing import PostprocessingLearner
 
 log = logging.getLogger("medseg")
 
@@ -53,6 +54,10 @@ class Curves(Callback):
     def on_train_start(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Start the clock."""
         self.started = time.monotonic()
+
+    def on_train_end(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Stop the clock: what follows is no training."""
+        self.spent, self.started = self.seconds, 0.0
 
     def on_validation_end(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Note that this epoch has validation figures; Lightning keeps the last ones for ever."""
@@ -129,13 +134,8 @@ class Checkpoints(Callback):
             self._save(trainer, self.folder / f"{name}.ckpt")
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+        with whole_checkpoint(path) as temporary:
+            trainer.save_checkpoint(temporary)
 
 
 class Record(Callback):
@@ -145,12 +145,20 @@ class Record(Callback):
         files: The run's files.
         curves: Knows the seconds.
         checkpoints: Knows the best Dice.
+        learner: Knows the post-processing.
     """
 
-    def __init__(self, files: RunFiles, curves: Curves, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self,
+        files: RunFiles,
+        curves: Curves,
+        checkpoints: Checkpoints,
+        learner: PostprocessingLearner,
+    ) -> None:
         self.files = files
         self.curves = curves
         self.checkpoints = checkpoints
+        self.learner = learner
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the record of a training that came to its end."""
@@ -182,6 +190,7 @@ class Record(Callback):
             "peak_memory_mib": round(_peak_memory_mib(), 1),
             "parameters": sum(p.numel() for p in module.network.parameters()),
             "best_val_dice": self.checkpoints.best,
+            "postprocessing": self.learner.record,
             "device": _device_name(pl_module.device),
             "precision": str(trainer.precision),
             "threads": torch.get_num_threads(),

@@ -30,6 +30,7 @@ from medseg.networks.unet import Architecture, check_architecture
 from medseg.training.callbacks import Checkpoints, Curves, Record
 from medseg.training.contradictions import refuse_contradictions, refuse_differences
 from medseg.training.module import TRAINING_KEY, SegmentationModule
+from medseg.training.postprocessing import PostprocessingLearner
 
 log = logging.getLogger("medseg")
 
@@ -159,8 +160,10 @@ class TrainingCLI(LightningCLI):
         """Give the trainer our run directory, curves, checkpoints and record."""
         curves = Curves(self.files.curves)
         checkpoints = Checkpoints(self.files.checkpoints)
-        record = Record(self.files, curves, checkpoints)
-        self.trainer_defaults = {"callbacks": [curves, checkpoints, record]}
+        learner = PostprocessingLearner(self.files.checkpoints)
+        record = Record(self.files, curves, checkpoints, learner)
+        # In this order: the clock stops, what was kept is learned from, all is recorded.
+        self.trainer_defaults = {"callbacks": [curves, checkpoints, learner, record]}
         settings = self.chosen.trainer
         watched = sys.stderr.isatty()
         if settings.enable_progress_bar is None:
@@ -207,6 +210,9 @@ class TrainingCLI(LightningCLI):
             refuse_differences({f"model.{k}": (v, kept.get(k)) for k, v in asked.items()})
             if earlier := there.task.get("earlier_cases"):
                 here.task["earlier_cases"] = earlier
+            # Only what all of the training mirrored.
+            both = set(here.mirror_axes) & set(there.mirror_axes)
+            here.task["mirror_axes"] = sorted(both)
 
     def before_fit(self) -> None:
         """Say where the run lies."""

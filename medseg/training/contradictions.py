@@ -9,7 +9,7 @@ from medseg.core.errors import CheckpointError
 from medseg.networks.checkpoint import Description
 from medseg.networks.norms import uses_groups
 
-_NOT_COMPARED = ("val_cases", "earlier_cases")
+_NOT_COMPARED = ("val_cases", "earlier_cases", "mirror_axes")
 
 
 def refuse_contradictions(asked: Description, there: Description, with_data: bool = True) -> None:

@@ -88,6 +88,8 @@ class SegmentationModule(pl.LightningModule):
         sw_batch_size: Windows in one forward pass in validation.
         skip_empty: Lay the windows over the part of the image that is not empty, and leave out
             empty ones, in validation and prediction alike: air around a body is background.
+        learn_postprocessing: Find out at the end, on the validation cases, for which classes it
+            helps to keep the largest component or to drop small ones; stored with the weights.
         task: Filled in from the data.
     """
 
@@ -101,6 +103,7 @@ class SegmentationModule(pl.LightningModule):
         overlap: float = 0.5,
         sw_batch_size: int = 2,
         skip_empty: bool = False,
+        learn_postprocessing: bool = True,
         task: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -114,6 +117,7 @@ class SegmentationModule(pl.LightningModule):
         self.averaged = copy.deepcopy(self.network).requires_grad_(False) if ema_decay else None
         self.ema_decay = ema_decay
         self.optimization = optimization
+        self.learn_postprocessing = learn_postprocessing
         i, j, k = task["patch_size"]
         self.window = SlidingWindow((i, j, k), overlap, sw_batch_size, skip_empty)
         self._dice: list[Tensor] = []

@@ -359,6 +359,28 @@ def test_checkpoint_chosen_on_the_scored_cases_is_told(
     assert screen.text.count("--checkpoint last") == int(chosen)
 
 
+@pytest.mark.parametrize(
+    ("applied", "role", "told"),
+    [
+        ("on", "validation", True),
+        ("off", "validation", False),
+        ("none", "validation", False),
+        (None, "validation", False),
+        ("on", "unseen", False),
+    ],
+)
+def test_postprocessing_learned_on_the_scored_cases_is_told(
+    tmp_path, data_set, save, cube, screen, applied, role, told
+):
+    manifest = data_set({"a": 0})
+    save(tmp_path / "predictions" / "a.nii.gz", cube())
+    line = {"case_id": "a", "status": "ok", "role": role, "checkpoint": "last"}
+    note(tmp_path, line | ({"postprocessing": applied} if applied else {}))
+    assert run(tmp_path, manifest=manifest) == 0
+    assert summary_in(tmp_path)["postprocessing_learned_on_scored_cases"] is told
+    assert screen.text.count("--postprocessing off") == int(told)
+
+
 def test_stale_prediction_of_a_failed_case_is_not_scored(tmp_path, data_set, save, cube):
     manifest = data_set({"a": 0, "b": 0})
     for case_id in "ab":
