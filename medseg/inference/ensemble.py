@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from medseg.core.errors import CheckpointError, OptionError
+from medseg.core.postprocessing import Postprocessing, Rule
 from medseg.data.transforms import Preprocessing
 from medseg.inference.cuts import Footprint
 from medseg.inference.plan import Request
@@ -30,8 +31,24 @@ def request_of(members: Sequence[Trained], settings: Settings, device: torch.dev
         footprints,
         tuple(Preprocessing(**task["preprocessing"]) for task in tasks),
         label_dtype(max(tasks[0]["labels"].values())).itemsize,
+        rules=shared_rules([m.description for m in members]) if settings.postprocessing else (),
         on_host=device.type == "cpu",
     )
+
+
+def shared_rules(descriptions: Sequence[Description]) -> Postprocessing:
+    """Return the post-processing that all networks of an ensemble have found to help.
+
+    Where they differ, the milder rule: an ensemble has fewer false pieces than its members.
+    """
+    tables = [{rule.class_name: rule for rule in each.postprocessing} for each in descriptions]
+    shared = []
+    for name in tables[0]:
+        rules = [table[name] for table in tables if name in table]
+        if len(rules) == len(tables):
+            largest = all(rule.largest_component for rule in rules)
+            shared.append(Rule(name, largest, min(rule.minimum_ml for rule in rules)))
+    return tuple(rule for rule in shared if rule.largest_component or rule.minimum_ml)
 
 
 def check_together(descriptions: Sequence[Description]) -> tuple[Description, ...]:

@@ -111,6 +111,8 @@ class Labeller:
         self._write_label = label_writer(
             order.format, names, self._predictor.label_values, order.reading.series_uid
         )
+        learned = any(each.postprocessing for each in self._predictor.descriptions)
+        self._postprocessing = "on" if self._predictor.rules else "off" if learned else "none"
         self._gate = Gate(self._predictor.limit)
 
     def __call__(self, jobs: Iterator[Keyed]) -> Iterator[tuple[int, Record]]:
@@ -179,13 +181,13 @@ class Labeller:
             case.record["peak_memory_bytes"] = peak_memory()
 
     def _read(self, case: _Case) -> None:
-        case.bytes = self._predictor.estimate(case.job.images, self._order.reading).bytes
+        plan = self._predictor.estimate(case.job.images, self._order.reading)
+        case.bytes = plan.bytes
         self._gate.acquire(case.bytes)
         case.record["image_sha256"] = [
             sha256(part) for image in case.job.images for part in parts_of(image)
         ]
-        case.opened = self._predictor.open(case.job.images, self._order.reading)
-        plan = case.opened.plan
+        case.opened = self._predictor.open(case.job.images, self._order.reading, plan)
         case.record["windows"] = plan.cut.windows
         case.record["predicted_memory_bytes"] = self._predictor.request.fixed_bytes + plan.bytes
 
@@ -221,6 +223,7 @@ class Labeller:
             "status": "ok",
             "message": "",
             "warnings": list(result.warnings),
+            "postprocessing": self._postprocessing,
             "output_sha256": hashes[job.output],
             "files": hashes,
         }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from medseg.core.errors import OptionError
 from medseg.core.geometry import Grid
+from medseg.core.postprocessing import Postprocessing, bytes_needed
 from medseg.data.transforms import Preprocessing
 from medseg.inference.cuts import Cut, Footprint, best_cut
 from medseg.io.memory import total_bytes
@@ -53,6 +54,7 @@ class Request:
         label_bytes: Of one voxel of a label map.
         uncertainty: Whether a map of the uncertainty is made.
         probabilities: Whether probabilities are written.
+        rules: Post-processing of every label map.
         on_host: Whether the networks run in this machine's memory, and not in a GPU's.
     """
 
@@ -61,6 +63,7 @@ class Request:
     label_bytes: int = 1
     uncertainty: bool = False
     probabilities: bool = False
+    rules: Postprocessing = ()
     on_host: bool = True
 
     @property
@@ -99,6 +102,8 @@ class Request:
         label = self.label_bytes * voxels
         extra = 4 * voxels if self.uncertainty else 0
         writing = 4 * label + 3 * extra
+        if self.rules:
+            writing = max(writing, label + extra + bytes_needed(original.shape))
         held = images + images // (4 * channels) + label + extra
         if self.on_host:
             held += max(footprint.window_bytes for footprint in self.footprints)

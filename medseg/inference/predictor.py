@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
+from medseg.core.postprocessing import apply
 from medseg.data.transforms import Prepared, Reading, canonical_grid, prepare_case
 from medseg.inference.backends import BackendOptions, build_backend
 from medseg.inference.cuts import Box
@@ -90,6 +91,7 @@ class Predictor:
         self.descriptions = check_together([member.description for member in members])
         self.device = find_device(self.settings.device)
         self.request = request_of(members, self.settings, self.device)
+        self.rules = self.request.rules
         self._networks = [self._backend(member) for member in members]
         self.label_values = np.asarray(list(self.descriptions[0].task["labels"].values()))
 
@@ -153,7 +155,6 @@ class Predictor:
         Raises:
             VolumeError: If a file is refused, or the memory does not suffice (`memory`).
         """
-        self.estimate(images, reading)
         opened = self.open(images, reading)
         if not probabilities:
             return self.postprocess(self.label(opened, uncertainty))
@@ -181,28 +182,27 @@ class Predictor:
             raise out_of_memory(images[0])
         return plan
 
-    def open(self, images: Sequence[Path], reading: Reading | None = None) -> Opened:
+    def open(
+        self, images: Sequence[Path], reading: Reading | None = None, plan: Plan | None = None
+    ) -> Opened:
         """Read and preprocess a case.
 
         Args:
             images: See `predict`.
             reading: See `predict`.
+            plan: What `estimate` has said.
 
         Raises:
             VolumeError: If a file is refused, or the memory does not suffice (`memory`).
         """
+        plan = plan or self.estimate(images, reading)
         ready: dict[str, Prepared] = {}
         for each in self.request.preprocessings:
             if repr(each) not in ready:
                 ready[repr(each)] = prepare_case(
                     images, None, self.channels, (), each, reading=reading
                 )
-        prepared = tuple(ready[repr(each)] for each in self.request.preprocessings)
-        grids = [case.grid for case in prepared]
-        plan = self.request.plan(prepared[0].original, grids, 0, self.limit)
-        if plan is None:
-            raise out_of_memory(images[0])
-        return Opened(prepared, plan)
+        return Opened(tuple(ready[repr(each)] for each in self.request.preprocessings), plan)
 
     @property
     def limit(self) -> int | None:
@@ -254,7 +254,13 @@ class Predictor:
         return spent
 
     def postprocess(self, prediction: Prediction) -> Prediction:
-        """Return a prediction after the rules that the training has found to help."""
+        """Return a prediction after the rules that the training has found to help.
+
+        Its label map is changed in place.
+        """
+        if self.rules:
+            values = self.descriptions[0].task["labels"]
+            apply(prediction.label, self.rules, values, prediction.grid.voxel_volume_ml)
         return prediction
 
     def _rungs(self, opened: Opened) -> Iterator[_Rung]:
