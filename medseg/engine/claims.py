@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
-import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from medseg.core.errors import OptionError
-from medseg.engine.processes import lives, machine, start_time
+from medseg.engine.processes import read_owner, this_process
 
 HEARTBEAT = 20.0
 """Seconds between two signs of life; each touches as many files as this process works on."""
@@ -22,30 +19,6 @@ HEARTBEAT = 20.0
 STALE = 300.0
 """Seconds without a sign of life after which a claim is free. NFS servers that restart let their
 clients wait 90 s, and clients may see a file's time 60 s late (`acregmax`)."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who holds a claim.
-
-    Attributes:
-        token: Unique.
-        machine: Where its process id means something.
-        process: Its id.
-        started: When the process was started, in the words of the system.
-        time: When the claim was made, seconds since 1970; for people.
-    """
-
-    token: str
-    machine: str
-    process: int
-    started: str
-    time: float
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether it was a process of this machine that has ended."""
-        return self.machine == machine() and not lives(self.process, self.started)
 
 
 class Claims:
@@ -125,14 +98,14 @@ class Claims:
         return True
 
     def _create(self, path: Path) -> bool:
-        me = Owner(self._token, machine(), os.getpid(), start_time(os.getpid()), time.time())
+        me = this_process(self._token)
         try:
             file = path.open("xb", buffering=0)
         except FileExistsError:
             return False
         try:
             with file:
-                file.write(json.dumps(asdict(me)).encode())
+                file.write(me)
         except OSError:
             path.unlink(missing_ok=True)
             raise
@@ -166,7 +139,7 @@ class Claims:
             FileNotFoundError: If there is no claim.
         """
         changed = path.stat()
-        owner = _owner(path)
+        owner = read_owner(path)
         if not (owner and owner.is_dead) and self._now() - changed.st_mtime < self._stale:
             return None
         # One that was killed before it could write its name is known by the file.
@@ -184,7 +157,7 @@ class Claims:
 
     def _is_ours(self, path: Path) -> bool:
         try:
-            owner = _owner(path)
+            owner = read_owner(path)
         except OSError:
             return False
         return owner is not None and owner.token == self._token
@@ -195,14 +168,6 @@ class Claims:
                 with suppress(OSError):
                     if self._is_ours(path):
                         os.utime(path)
-
-
-def _owner(path: Path) -> Owner | None:
-    """Return who holds a claim; None if the file does not say."""
-    try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        return None
 
 
 def _not_written(folder: Path, error: OSError) -> OptionError:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from medseg.core.errors import OptionError
+from medseg.engine.actors import Actor, Remote, talking
 from medseg.engine.crew import Crew
 from medseg.engine.interrupts import Interrupts
-from medseg.engine.member import Member
-from medseg.engine.outcome import Handler, Job, Outcome, Result, Start
+from medseg.engine.outcome import Job, Outcome, Result, Start
 from medseg.engine.source import Source
-from medseg.engine.worker import NO_JOB, Message, portable
-
-ROOM = 2
-"""Jobs at an actor: one that it works on, and the next, so that it need not wait for us."""
 
 STORE = 256 * 2**20
 """Bytes of shared memory on one machine; jobs and results are small, and Ray would take 30 %."""
@@ -38,7 +34,7 @@ def supervise_on_ray(
     cpus_per_worker: float = 1,
     claim: Callable[[Job], bool] | None = None,
     may_go_on: Callable[[], bool] | None = None,
-) -> Iterator[Outcome[Job, Result]]:
+) -> Generator[Outcome[Job, Result], None, None]:
     """Run jobs in Ray actors and yield what becomes of each, as they finish.
 
     All is as with `supervise`: who dies, with its node or alone, is replaced; its jobs are tried
@@ -67,114 +63,26 @@ def supervise_on_ray(
         KeyboardInterrupt: After Ctrl-C.
         Exception: Whatever `start` raised in an actor.
     """
-    needs = {"num_cpus": cpus_per_worker, "num_gpus": gpus_per_worker}
-    with Interrupts() as interrupts, _connected(address, workers, needs) as ray:
+    cpus = math.ceil(workers * cpus_per_worker)
+    with Interrupts() as interrupts, _connected(address, cpus, gpus_per_worker) as ray:
         source = Source(jobs, claim, (interrupts.none, may_go_on or interrupts.none))
-        remote = ray.remote(**needs, max_restarts=0, max_task_retries=0)(_Remote)
+        # Neither restarted nor tried again by Ray, which would not count jobs but processes.
+        options = {"max_restarts": 0, "max_task_retries": 0}
+        remote = ray.remote(num_cpus=cpus_per_worker, num_gpus=gpus_per_worker, **options)(Remote)
         crew = Crew[Job, Result](
-            partial(_Actor[Job], ray, remote, start), partial(_talking, ray), source, attempts
+            partial(Actor[Job], ray, remote, start), partial(talking, ray), source, attempts
         )
-        interrupts.at_second(crew.kill)
         yield from crew.run(workers)
         if interrupts.count:
             raise KeyboardInterrupt
 
 
-class _Actor(Member[Job]):
-    """One actor, seen from here.
-
-    Args:
-        ray: The package, connected.
-        remote: Class of actors.
-        start: What builds the handler.
-        tries: How often an actor was started in this place, one after the other, this one included.
-
-    Attributes:
-        calls: What it was asked and has not answered.
-    """
-
-    def __init__(self, ray: Any, remote: Any, start: Start[Job, Any], tries: int) -> None:
-        super().__init__(ROOM, tries)
-        self._ray, self._end = ray, "died"
-        self._actor = remote.remote()
-        self.calls = [self._actor.start.remote(start)]
-
-    def send(self, key: int, job: Job) -> None:
-        """Ask for a job."""
-        self.calls.append(self._actor.work.remote(key, job))
-
-    def receive(self) -> Message:
-        """Return the next answer.
-
-        Raises:
-            EOFError: If the actor has died.
-        """
-        done, self.calls = self._ray.wait(self.calls, num_returns=1)
-        try:
-            answer: Message = self._ray.get(done[0])
-        except self._ray.exceptions.RayTaskError as error:  # what came could not be unpickled
-            return "failed", NO_JOB, portable(error)
-        except self._ray.exceptions.RayError as error:
-            self._end = _words(str(error))
-            raise EOFError from error
-        return answer
-
-    def dismiss(self) -> None:
-        """End it, as it holds nothing."""
-        self.kill()
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._ray.kill(self._actor)
-
-    def end(self) -> str:
-        """End what is left of it; return how it ended."""
-        self.kill()
-        return self._end
-
-
-class _Remote:
-    """One actor, at its own place."""
-
-    def start(self, start: Start[Any, Any]) -> Message:
-        """Build the handler."""
-        try:
-            self._handler: Handler[Any, Any] = start()
-        except Exception as error:  # noqa: BLE001 - told to the supervisor, who decides
-            return "failed", NO_JOB, portable(error)
-        return "ready", NO_JOB, None
-
-    def work(self, key: int, job: Any) -> Message:
-        """Handle one job."""
-        try:
-            ((_, result),) = self._handler(iter([(key, job)]))
-        except Exception as error:  # noqa: BLE001 - told to the supervisor, who decides
-            return "failed", NO_JOB, portable(error)
-        return "done", key, portable(result) if isinstance(result, Exception) else result
-
-
-def _talking(ray: Any, actors: Sequence[_Actor[Any]], timeout: float) -> list[_Actor[Any]]:
-    """Return the actors that have answered or have died, waiting for one."""
-    calls = {call: actor for actor in actors for call in actor.calls}
-    if not calls:
-        return []
-    ray.wait(list(calls), num_returns=1, timeout=timeout)
-    done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
-    return list(dict.fromkeys(calls[call] for call in done))
-
-
-def _words(error: str) -> str:
-    """Return the reason in Ray's many words."""
-    found = re.search(r"The actor (?:is dead|died) because (.*?)[.\n]", error)
-    return f"died ({found[1]})" if found else "died"
-
-
 @contextmanager
-def _connected(address: str | None, workers: int, needs: dict[str, float]) -> Iterator[Any]:
+def _connected(address: str | None, cpus: int, gpus_per_worker: float) -> Iterator[Any]:
     """Connect to Ray, or use the connection there is.
 
     Raises:
-        OptionError: If Ray is not installed, or no cluster answers.
+        OptionError: If Ray is not installed, no cluster answers, or this machine has no such GPU.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read at import: nothing is sent to anybody
     try:
@@ -185,16 +93,11 @@ def _connected(address: str | None, workers: int, needs: dict[str, float]) -> It
         yield ray
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own = {f"{name}": workers * amount for name, amount in needs.items() if amount}
-    own |= {"include_dashboard": False, "object_store_memory": STORE}
+    own = {"include_dashboard": False, "object_store_memory": STORE, "num_cpus": max(cpus, 1)}
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            address,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            **(own if address == "local" else {}),
-        )
+        ray.init(address, **quiet, **(own if address == "local" else {}))
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise OptionError(
             f"no Ray cluster answers at {address!r} ({error}). `ray status` shows where one runs."
@@ -202,6 +105,8 @@ def _connected(address: str | None, workers: int, needs: dict[str, float]) -> It
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
     try:
+        if address == "local" and ray.cluster_resources().get("GPU", 0) < gpus_per_worker:
+            raise OptionError(f"Ray finds no {gpus_per_worker:g} GPU for a worker on this machine.")
         yield ray
     finally:
         ray.shutdown()

@@ -48,7 +48,7 @@ class Crew(Generic[Job, Result]):
     def run(self, workers: int) -> Iterator[Outcome[Job, Result]]:
         """Yield what becomes of each job; no worker is left behind."""
         try:
-            for _ in range(workers):
+            for _ in range(max(workers, 1)):
                 self.members.append(self._spawn(1))
             while self._has_more() or any(worker.held for worker in self.members):
                 hungry = [self._feed(worker) for worker in self.members]
@@ -57,16 +57,12 @@ class Crew(Generic[Job, Result]):
             for worker in self.members:
                 worker.dismiss()
         except BaseException:
-            self.kill()
+            for worker in self.members:
+                worker.kill()
             raise
         finally:
             for worker in self.members:
                 worker.end()
-
-    def kill(self) -> None:
-        """End all workers at once."""
-        for worker in self.members:
-            worker.kill()
 
     def _has_more(self) -> bool:
         """Return whether there may be jobs to send; if they may not be sent, there are none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 
 from medseg.engine.crew import Crew
@@ -23,7 +23,7 @@ def supervise(
     claim: Callable[[Job], bool] | None = None,
     may_go_on: Callable[[], bool] | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[Outcome[Job, Result]]:
+) -> Generator[Outcome[Job, Result], None, None]:
     """Run jobs in worker processes and yield what becomes of each, as they finish.
 
     When a worker dies, each job it held is tried again in a worker that holds nothing else. A job
@@ -60,7 +60,6 @@ def supervise(
         else:
             spawn = partial(Spawned[Job], start, 1 + ahead, environment or {})
             crew = Crew[Job, Result](spawn, talking, source, attempts)
-            interrupts.at_second(crew.kill)
             yield from crew.run(workers)
         if interrupts.count:
             raise KeyboardInterrupt

@@ -170,11 +170,13 @@ def wait_until(condition, seconds=30):
 def actors():
     """Return the processes of our actors; Ray's own agents stay for a minute, by design."""
     table = subprocess.check_output(["ps", "-A", "-o", "pid=,args="], text=True)
-    return {int(line.split()[0]) for line in table.splitlines() if "ray::_Remote" in line}
+    return {int(line.split()[0]) for line in table.splitlines() if "ray::Remote" in line}
 
 
 @needs_ray
 @pytest.mark.slow
-def test_an_address_without_a_cluster_is_said(start):
+def test_an_address_without_a_cluster_and_a_machine_without_gpus_are_said(start):
     with pytest.raises(OptionError, match="no Ray cluster answers at 'auto'"):
         list(supervise_on_ray(start, echoes([1]), workers=1, address="auto"))
+    with pytest.raises(OptionError, match="Ray finds no 99 GPU for a worker on this machine"):
+        list(supervise_on_ray(start, echoes([1]), workers=1, gpus_per_worker=99))
