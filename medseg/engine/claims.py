@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,9 @@ HEARTBEAT = 20.0
 STALE = 300.0
 """Seconds without a sign of life after which a claim is free. NFS servers that restart let their
 clients wait 90 s, and clients may see a file's time 60 s late (`acregmax`)."""
+
+LOOKS, PAUSE = 50, 0.01
+"""How often, and with which pause in seconds, a claim is looked at that is just changing hands."""
 
 
 class Claims:
@@ -78,22 +82,29 @@ class Claims:
             self._release(path)
         with suppress(OSError):
             for path in self._folder.glob("*.json"):
-                if self._take(path):
-                    self._release(path)
+                with suppress(FileNotFoundError):
+                    if gone := self._who_is_gone(path):
+                        self._succeed(path, gone, take=False)
 
     def _path(self, key: str) -> Path:
-        name = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
+        name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
         return self._folder / f"{name}.json"
 
     def _take(self, path: Path) -> bool:
-        while not self._create(path):
+        for _ in range(LOOKS):
+            if self._create(path):
+                break
             try:
                 gone = self._who_is_gone(path)
             except FileNotFoundError:
                 continue  # just released
-            if gone is None or not self._steal(path, gone):
+            if gone is None:
                 return False
-            break
+            if self._succeed(path, gone, take=True):
+                break
+            time.sleep(PAUSE)  # somebody else succeeds, and takes it or clears it away
+        else:
+            return False
         self._held.add(path)
         return True
 
@@ -111,11 +122,11 @@ class Claims:
             raise
         return True
 
-    def _steal(self, path: Path, gone: str) -> bool:
-        """Replace a claim whose owner is gone; of several thieves, one succeeds.
+    def _succeed(self, path: Path, gone: str, *, take: bool) -> bool:
+        """Take the claim of an owner who is gone, or clear it away; of several, one succeeds.
 
-        The right to replace this one claim, known by its token, is itself a claim, and so can be
-        stolen from a thief that was killed. Who gets it after the claim was replaced sees that.
+        The right to do so with this one claim, known by its token, is itself a claim, and so passes
+        on when its holder is killed. Who gets it afterwards sees that the claim is another one.
         """
         right = path.with_name(f"{path.stem}-{gone[:12]}.json")
         if not self._take(right):
@@ -123,11 +134,14 @@ class Claims:
         try:
             if self._who_is_gone(path) != gone:
                 return False
-            new = path.with_name(f"{path.stem}-by-{self._token[:12]}.json")
-            self._create(new)
-            new.replace(path)
+            if take:
+                new = path.with_name(f"{path.stem}-by-{self._token[:12]}.json")
+                self._create(new)
+                new.replace(path)
+            else:
+                path.unlink()
         except FileNotFoundError:
-            return False  # replaced and released meanwhile
+            return False
         finally:
             self._release(right)
         return True
