@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from medseg.core.errors import OptionError
-from medseg.engine.processes import lives, machine, start_time
+from medseg.engine.processes import read_owner, this_process
 
 HEARTBEAT = 20.0
 """Seconds between two signs of life; each touches as many files as this process works on."""
@@ -23,29 +21,8 @@ STALE = 300.0
 """Seconds without a sign of life after which a claim is free. NFS servers that restart let their
 clients wait 90 s, and clients may see a file's time 60 s late (`acregmax`)."""
 
-
-@dataclass(frozen=True)
-class Owner:
-    """Who holds a claim.
-
-    Attributes:
-        token: Unique.
-        machine: Where its process id means something.
-        process: Its id.
-        started: When the process was started, in the words of the system.
-        time: When the claim was made, seconds since 1970; for people.
-    """
-
-    token: str
-    machine: str
-    process: int
-    started: str
-    time: float
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether it was a process of this machine that has ended."""
-        return self.machine == machine() and not lives(self.process, self.started)
+LOOKS, PAUSE = 50, 0.01
+"""How often, and with which pause in seconds, a claim is looked at that is just changing hands."""
 
 
 class Claims:
@@ -105,44 +82,51 @@ class Claims:
             self._release(path)
         with suppress(OSError):
             for path in self._folder.glob("*.json"):
-                if self._take(path):
-                    self._release(path)
+                with suppress(FileNotFoundError):
+                    if gone := self._who_is_gone(path):
+                        self._succeed(path, gone, take=False)
 
     def _path(self, key: str) -> Path:
-        name = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
+        name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
         return self._folder / f"{name}.json"
 
     def _take(self, path: Path) -> bool:
-        while not self._create(path):
+        for _ in range(LOOKS):
+            if self._create(path):
+                break
             try:
                 gone = self._who_is_gone(path)
             except FileNotFoundError:
                 continue  # just released
-            if gone is None or not self._steal(path, gone):
+            if gone is None:
                 return False
-            break
+            if self._succeed(path, gone, take=True):
+                break
+            time.sleep(PAUSE)  # somebody else succeeds, and takes it or clears it away
+        else:
+            return False
         self._held.add(path)
         return True
 
     def _create(self, path: Path) -> bool:
-        me = Owner(self._token, machine(), os.getpid(), start_time(os.getpid()), time.time())
+        me = this_process(self._token)
         try:
             file = path.open("xb", buffering=0)
         except FileExistsError:
             return False
         try:
             with file:
-                file.write(json.dumps(asdict(me)).encode())
+                file.write(me)
         except OSError:
             path.unlink(missing_ok=True)
             raise
         return True
 
-    def _steal(self, path: Path, gone: str) -> bool:
-        """Replace a claim whose owner is gone; of several thieves, one succeeds.
+    def _succeed(self, path: Path, gone: str, *, take: bool) -> bool:
+        """Take the claim of an owner who is gone, or clear it away; of several, one succeeds.
 
-        The right to replace this one claim, known by its token, is itself a claim, and so can be
-        stolen from a thief that was killed. Who gets it after the claim was replaced sees that.
+        The right to do so with this one claim, known by its token, is itself a claim, and so passes
+        on when its holder is killed. Who gets it afterwards sees that the claim is another one.
         """
         right = path.with_name(f"{path.stem}-{gone[:12]}.json")
         if not self._take(right):
@@ -150,11 +134,14 @@ class Claims:
         try:
             if self._who_is_gone(path) != gone:
                 return False
-            new = path.with_name(f"{path.stem}-by-{self._token[:12]}.json")
-            self._create(new)
-            new.replace(path)
+            if take:
+                new = path.with_name(f"{path.stem}-by-{self._token[:12]}.json")
+                self._create(new)
+                new.replace(path)
+            else:
+                path.unlink()
         except FileNotFoundError:
-            return False  # replaced and released meanwhile
+            return False
         finally:
             self._release(right)
         return True
@@ -166,7 +153,7 @@ class Claims:
             FileNotFoundError: If there is no claim.
         """
         changed = path.stat()
-        owner = _owner(path)
+        owner = read_owner(path)
         if not (owner and owner.is_dead) and self._now() - changed.st_mtime < self._stale:
             return None
         # One that was killed before it could write its name is known by the file.
@@ -184,7 +171,7 @@ class Claims:
 
     def _is_ours(self, path: Path) -> bool:
         try:
-            owner = _owner(path)
+            owner = read_owner(path)
         except OSError:
             return False
         return owner is not None and owner.token == self._token
@@ -195,14 +182,6 @@ class Claims:
                 with suppress(OSError):
                     if self._is_ours(path):
                         os.utime(path)
-
-
-def _owner(path: Path) -> Owner | None:
-    """Return who holds a claim; None if the file does not say."""
-    try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        return None
 
 
 def _not_written(folder: Path, error: OSError) -> OptionError:

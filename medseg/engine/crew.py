@@ -48,7 +48,7 @@ class Crew(Generic[Job, Result]):
     def run(self, workers: int) -> Iterator[Outcome[Job, Result]]:
         """Yield what becomes of each job; no worker is left behind."""
         try:
-            for _ in range(workers):
+            for _ in range(max(workers, 1)):
                 self.members.append(self._spawn(1))
             while self._has_more() or any(worker.held for worker in self.members):
                 hungry = [self._feed(worker) for worker in self.members]
@@ -57,16 +57,12 @@ class Crew(Generic[Job, Result]):
             for worker in self.members:
                 worker.dismiss()
         except BaseException:
-            self.kill()
+            for worker in self.members:
+                worker.kill()
             raise
         finally:
             for worker in self.members:
                 worker.end()
-
-    def kill(self) -> None:
-        """End all workers at once."""
-        for worker in self.members:
-            worker.kill()
 
     def _has_more(self) -> bool:
         """Return whether there may be jobs to send; if they may not be sent, there are none."""
@@ -88,33 +84,39 @@ class Crew(Generic[Job, Result]):
     def _hear(self, worker: Member[Job]) -> Iterator[Outcome[Job, Result]]:
         """Take one message from a worker."""
         try:
-            key, result, error = worker.receive()
+            what, key, content = worker.receive()
         except EOFError:
             yield from self._bury(worker, None)
             return
-        if key is not None:
-            task = worker.answered(key)
-            yield Outcome(task.job, result, None, task.attempt)
-        elif error is None:
-            worker.ready = True
-        elif worker.ready:
-            yield from self._bury(worker, error)
-        else:
-            raise error
+        match what:
+            case "ready":
+                worker.ready = True
+            case "begun":
+                worker.begun.add(key)
+            case "done":
+                task = worker.answered(key)
+                yield Outcome(task.job, content, None, task.attempt)
+            case "failed" if worker.ready:
+                yield from self._bury(worker, content)
+            case "failed":
+                raise content
 
     def _bury(self, worker: Member[Job], error: Exception | None) -> Iterator[Outcome[Job, Result]]:
         """Put another one in the place of a worker that died; try its jobs again, or give up."""
         how = worker.end()
         self.members.remove(worker)
-        tasks = list(worker.held.values())
-        # Among several, nobody knows which one has killed it.
-        lost = [task for task in tasks if len(tasks) == 1 and task.attempt >= self._attempts]
-        self._again += [replace(task, attempt=task.attempt + 1) for task in tasks if not lost]
+        suspects = worker.suspects()
+        for task in worker.held.values():
+            if task.key not in suspects:
+                self._again.append(task)
+            elif len(suspects) > 1 or task.attempt < self._attempts:
+                # Among several, nobody knows which one has killed it.
+                self._again.append(replace(task, attempt=task.attempt + 1))
+            else:
+                words = f"its process {how} in attempt {task.attempt}, while it did nothing else."
+                yield Outcome(task.job, None, error or WorkerDiedError(words), task.attempt)
         if self._has_more():
             self._replace(worker, how)
-        for task in lost:
-            words = f"its process {how} in attempt {task.attempt}, with no other job in it."
-            yield Outcome(task.job, None, error or WorkerDiedError(words), task.attempt)
 
     def _replace(self, worker: Member[Job], how: str) -> None:
         if worker.ready or worker.tries < STARTS:

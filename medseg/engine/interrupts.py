@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType
 from typing import Self
 
@@ -23,7 +22,6 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.count = 0
-        self._then: Callable[[], None] = lambda: None
         self._is_installed = self._is_told = False
 
     def __enter__(self) -> Self:
@@ -37,10 +35,6 @@ class Interrupts:
         if self._is_installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def at_second(self, then: Callable[[], None]) -> None:
-        """Set what is called at the second Ctrl-C, before it interrupts."""
-        self._then = then
-
     def none(self) -> bool:
         """Return whether there was no Ctrl-C; say so at the first one."""
         if self.count and not self._is_told:
@@ -51,5 +45,4 @@ class Interrupts:
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
         if self.count > 1:
-            self._then()
             raise KeyboardInterrupt

@@ -20,12 +20,14 @@ class Member(ABC, Generic[Job]):
     Attributes:
         ready: The handler is built.
         held: Jobs it was given and has not answered, by key.
+        begun: Keys of those that the handler is known to have taken.
     """
 
     def __init__(self, room: int, tries: int) -> None:
         self.room, self.tries = room, tries
         self.ready = self._is_isolated = False
         self.held: dict[int, Task[Job]] = {}
+        self.begun: set[int] = set()
 
     @property
     def has_room(self) -> bool:
@@ -41,7 +43,12 @@ class Member(ABC, Generic[Job]):
     def answered(self, key: int) -> Task[Job]:
         """Return the task that was answered; it is no longer held."""
         self._is_isolated = False
+        self.begun.discard(key)
         return self.held.pop(key)
+
+    def suspects(self) -> set[int]:
+        """Return the keys of what may have killed it: what was begun, or else what was next."""
+        return self.begun or set(list(self.held)[:1])
 
     @abstractmethod
     def send(self, key: int, job: Job) -> None:

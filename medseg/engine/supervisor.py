@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 
 from medseg.engine.crew import Crew
@@ -23,14 +23,14 @@ def supervise(
     claim: Callable[[Job], bool] | None = None,
     may_go_on: Callable[[], bool] | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[Outcome[Job, Result]]:
+) -> Generator[Outcome[Job, Result], None, None]:
     """Run jobs in worker processes and yield what becomes of each, as they finish.
 
-    When a worker dies, each job it held is tried again in a worker that holds nothing else; a job
-    whose process dies then too is lost, and no other with it.
+    When a worker dies, each job it held is tried again in a worker that holds nothing else. A job
+    is lost if its worker dies in the last attempt while it has begun no other; no other job is.
 
-    The first Ctrl-C, or `may_go_on` returning False, ends the sending: jobs that are being worked
-    on finish and are yielded, except those that would have to be tried again. After Ctrl-C,
+    The first Ctrl-C, or `may_go_on` returning False, ends the sending: jobs that were sent finish
+    and are yielded, except those that would have to be tried again. After Ctrl-C,
     `KeyboardInterrupt` follows; a second one kills the workers. So does closing this generator, or
     any other exception: jobs that are being worked on are then left undone.
 
@@ -40,7 +40,7 @@ def supervise(
         workers: Processes; with 0, and on Windows, all is done in this one, and nothing is isolated
             or tried again.
         ahead: Jobs that a worker is sent before it has answered the last one.
-        attempts: How often a job is tried whose worker dies.
+        attempts: How often a job is tried whose worker dies in it.
         claim: Asked right before a job is first sent; if it returns False, the job is left out.
         may_go_on: Asked before each sending.
         environment: Variables added to the workers' environment.
@@ -60,7 +60,6 @@ def supervise(
         else:
             spawn = partial(Spawned[Job], start, 1 + ahead, environment or {})
             crew = Crew[Job, Result](spawn, talking, source, attempts)
-            interrupts.at_second(crew.kill)
             yield from crew.run(workers)
         if interrupts.count:
             raise KeyboardInterrupt

@@ -7,17 +7,19 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 TICK = 1.0
 """Seconds between two looks at whether the other side still lives."""
 
-Message = tuple[int | None, Any, Exception | None]
-"""Key, result and error; without a key, the start has worked or the handler has failed."""
+Message = tuple[Literal["ready", "begun", "done", "failed"], int, Any]
+"""What has happened, to the job of which key, with which result or error."""
+
+NO_JOB = -1
 
 
 def main(descriptor: int, supervisor: int) -> None:
@@ -34,13 +36,19 @@ def main(descriptor: int, supervisor: int) -> None:
     pipe: Connection[Message, Any] = Connection(descriptor)
     inbox: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_receive, args=(pipe, inbox, supervisor), daemon=True).start()
+    lock = threading.Lock()  # handlers may read ahead in threads
+
+    def tell(*message: Any) -> None:
+        with lock:
+            pipe.send(message)
+
     try:
         handler = ForkingPickler.loads(inbox.get())()
-        pipe.send((None, None, None))
-        for key, result in handler(_pairs(inbox)):
-            pipe.send((key, portable(result) if isinstance(result, Exception) else result, None))
+        tell("ready", NO_JOB, None)
+        for key, result in handler(_pairs(inbox, tell)):
+            tell("done", key, portable(result) if isinstance(result, Exception) else result)
     except Exception as error:  # noqa: BLE001 - told to the supervisor, who decides
-        pipe.send((None, None, portable(error)))
+        tell("failed", NO_JOB, portable(error))
 
 
 def _receive(pipe: Connection[Message, Any], inbox: SimpleQueue[bytes], supervisor: int) -> None:
@@ -60,8 +68,9 @@ def _receive(pipe: Connection[Message, Any], inbox: SimpleQueue[bytes], supervis
         os._exit(1)
 
 
-def _pairs(inbox: SimpleQueue[bytes]) -> Iterator[tuple[int, Any]]:
+def _pairs(inbox: SimpleQueue[bytes], tell: Callable[..., None]) -> Iterator[tuple[int, Any]]:
     while (pair := ForkingPickler.loads(inbox.get())) is not None:
+        tell("begun", pair[0], None)
         yield pair
 
 

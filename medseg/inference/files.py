@@ -18,7 +18,7 @@ from medseg.inference.options import Format
 from medseg.inference.predictor import Prediction
 from medseg.io import write_label_map, write_volume
 from medseg.io.atomic import whole_file
-from medseg.io.dicom_seg import check_highdicom, write_dicom_seg
+from medseg.io.dicom_seg import write_dicom_seg
 
 LabelWriter = Callable[[Path, Prediction, Job], None]
 
@@ -26,16 +26,11 @@ LabelWriter = Callable[[Path, Prediction, Job], None]
 def label_writer(
     written: Format, class_names: Sequence[str], values: NDArray[Any], series_uid: str | None
 ) -> LabelWriter:
-    """Return what writes the label map of a case.
-
-    Raises:
-        OptionError: If DICOM-SEG is wanted and highdicom is not installed.
-    """
+    """Return what writes the label map of a case."""
     if written != "dicom_seg":
         return lambda path, result, job: write_label_map(
             path, result.label, result.grid, result.label.dtype, like=job.images[0]
         )
-    check_highdicom()
     order = np.argsort(values)
 
     def write(path: Path, result: Prediction, job: Job) -> None:

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +17,8 @@ from medseg.core.errors import OptionError
 from medseg.core.runs import JOURNAL_NAME
 from medseg.data.transforms import Reading
 from medseg.engine.claims import Claims
+from medseg.engine.cluster import supervise_on_ray
+from medseg.engine.cluster import supervise_on_ray
 from medseg.engine.journal import Journal
 from medseg.engine.outcome import Outcome
 from medseg.engine.progress import duration, printable, track
@@ -40,6 +42,7 @@ from medseg.inference.records import Ledger
 from medseg.inference.settings import Settings, find_device
 from medseg.inference.threads import default_threads
 from medseg.io.atomic import sweep
+from medseg.io.dicom_seg import check_highdicom
 
 SOME_FAILED = 3
 TERMINATED = 143
@@ -71,6 +74,9 @@ def predict(options: PredictOptions) -> int:
         )
     make_writable(options.output)
     sweep(options.output)
+    if options.format == "dicom_seg":
+        check_highdicom()
+        log.warning("DICOM-SEG copies the name and the study of each patient into the label maps")
     work = Work.of(options)
     jobs = work.jobs()
     todo = [job for job in jobs if options.overwrite or not work.is_done(job)]
@@ -111,10 +117,10 @@ class Work:
     def of(cls, options: PredictOptions) -> Work:
         """Find the networks and what they ask of each case."""
         settings = settings_of(options)
-        is_named = options.checkpoint in ("best", "last")
+        is_file = Path(options.checkpoint).is_file()
         order = Order(
             tuple(path.absolute() for path in (*options.run, *options.model)),
-            options.checkpoint if is_named else str(Path(options.checkpoint).absolute()),
+            str(Path(options.checkpoint).absolute()) if is_file else options.checkpoint,
             settings,
             Reading(options.on_conflict, options.series_uid),
             options.output.absolute(),
@@ -212,14 +218,26 @@ class Work:
                 yield Outcome(job, failure(OptionError(job.problem), job.code), None, 1)
         sound = [job for job in jobs if not job.problem]
         if sound:
-            yield from supervise(
-                self.order,
-                sound,
-                workers=min(self.workers, len(sound)),
-                ahead=AHEAD,
-                claim=claim,
-                may_go_on=may_go_on,
+            yield from self._engine(sound, claim, may_go_on)
+
+    def _engine(
+        self, jobs: Sequence[Job], claim: Callable[[Job], bool], may_go_on: Callable[[], bool]
+    ) -> Iterator[Outcome[Job, Record]]:
+        workers = min(self.workers, len(jobs))
+        if self.options.engine == "local":
+            return supervise(
+                self.order, jobs, workers=workers, ahead=AHEAD, claim=claim, may_go_on=may_go_on
             )
+        return supervise_on_ray(
+            self.order,
+            jobs,
+            workers=max(workers, 1),
+            address=self.options.ray_address,
+            gpus_per_worker=0 if self.request.on_host else 1,
+            cpus_per_worker=self.order.settings.threads or 1,
+            claim=claim,
+            may_go_on=may_go_on,
+        )
 
     def _is_ours(self, job: Job, claims: Claims) -> bool:
         """Claim a case, unless somebody else has seen to it since this call began."""

@@ -1,8 +1,10 @@
 """What the workers of the engine's tests run; light, since every worker imports it."""
 
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,3 +101,25 @@ class Greedy:
             if len(taken) == self.number:
                 yield from reversed(taken)
                 taken.clear()
+
+
+@dataclass(frozen=True)
+class Eager:
+    """Start a handler that takes jobs in a thread, ahead of answering them."""
+
+    def __call__(self):
+        return self.handle
+
+    def handle(self, pairs):
+        taken = queue.SimpleQueue()
+        threading.Thread(target=self.read, args=(pairs, taken), daemon=True).start()
+        while (pair := taken.get()) is not None:
+            time.sleep(0.1)
+            if pair[1] == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield pair
+
+    def read(self, pairs, taken):
+        for pair in pairs:
+            taken.put(pair)
+        taken.put(None)

@@ -63,7 +63,9 @@ def test_closing_releases_all_and_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("key", ["../../x", "a\nb", "\udcff.nii", "x" * 5000, "</script>", ""])
+@pytest.mark.parametrize(
+    "key", ["../../x", "a\nb", "\udcff.nii", "\ud800", "x" * 5000, "</script>", ""]
+)
 def test_any_name_can_be_claimed(claims, other, key):
     assert claims.take(key)
     assert not other.take(key)
@@ -170,6 +172,16 @@ def race(functions):
     for thread in threads:
         thread.join()
     return results
+
+
+def test_who_clears_away_takes_nothing_from_who_wants_it(tmp_path):
+    dead = dead_process()
+    with Claims(tmp_path) as wants:
+        for number in range(20):
+            clears = Claims(tmp_path)
+            clears.take(f"{number}")
+            change(clears._path(f"{number}"), process=dead, token="gone")
+            assert race([partial(wants.take, f"{number}"), clears.close]).count(True) == 1
 
 
 def test_a_claim_is_stolen_though_a_thief_died_over_it(claims, other):
