@@ -18,7 +18,6 @@ from medseg.core.runs import JOURNAL_NAME
 from medseg.data.transforms import Reading
 from medseg.engine.claims import Claims
 from medseg.engine.cluster import supervise_on_ray
-from medseg.engine.cluster import supervise_on_ray
 from medseg.engine.journal import Journal
 from medseg.engine.outcome import Outcome
 from medseg.engine.progress import duration, printable, track
