@@ -213,7 +213,7 @@ def test_what_nnunet_would_see_otherwise_is_refused(tmp_path, run, peer, cases):
     with pytest.raises(OptionError, match=r"1 problem.*\n.*d.nii: .* one .nii.gz file per channel"):
         benchmark(options(run=run, input=folder, peer_python=python))
     layer = write_run(tmp_path / "layer", norm="layer")
-    with pytest.raises(OptionError, match="'layer'.* instance, batch with encoder"):
+    with pytest.raises(OptionError, match=r"'layer'.* instance, batch with encoder"):
         benchmark(options(run=layer, input=cases, peer_python=python))
 
 
