@@ -35,6 +35,8 @@ class Measured:
 
     Attributes:
         seconds: Wall time from the start of the command to its end.
+        processor_seconds: Of all its processes that were waited for; where others use the machine
+            too, these tell more than the wall time.
         pss_bytes: Peak of the summed proportional set sizes: a page that several processes share
             counts once.
         rss_bytes: Peak of the summed resident set sizes: such a page counts once per process.
@@ -43,6 +45,7 @@ class Measured:
     """
 
     seconds: float
+    processor_seconds: float
     pss_bytes: int
     rss_bytes: int
     processes: int
@@ -65,7 +68,7 @@ def measure(
     """
     if not (_PROC / "self" / "smaps_rollup").exists():
         raise OptionError("memory is measured from /proc/PID/smaps_rollup: run this on Linux.")
-    cpu = time.thread_time()
+    watching, before = time.thread_time(), _children_seconds()
     memory = _Peaks()
     started = time.perf_counter()
     with log.open("wb") as file:
@@ -91,8 +94,20 @@ def measure(
         raise MedsegError(
             f"`{' '.join(command)}` ended with status {process.returncode}:\n{_end_of(log)}"
         )
-    watching = time.thread_time() - cpu
-    return Measured(seconds, memory.pss_bytes, memory.rss_bytes, memory.processes, watching)
+    return Measured(
+        seconds,
+        _children_seconds() - before,
+        memory.pss_bytes,
+        memory.rss_bytes,
+        memory.processes,
+        time.thread_time() - watching,
+    )
+
+
+def _children_seconds() -> float:
+    """Return the processor time of our ended children and theirs."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 class _Peaks:

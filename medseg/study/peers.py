@@ -11,14 +11,12 @@ import json
 import logging
 import math
 import os
-import platform
 import shlex
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,34 +30,19 @@ from medseg.evaluation.evaluate import evaluate
 from medseg.evaluation.options import EvaluateOptions
 from medseg.networks.checkpoint import load_trained
 from medseg.study import nnunet_side
-from medseg.study.measuring import Measured, measure
+from medseg.study.measuring import measure
 from medseg.study.nnunet_side import CHECKPOINT, CONFIGURATION, DATASET_ID, FILE_ENDING
 from medseg.study.options import BenchmarkOptions
-from medseg.study.staging import Staged, check_network, described, stage
+from medseg.study.peer_table import Side, result_of, tell
+from medseg.study.staging import OVERLAP, Staged, check_network, described, stage
 
-OVERLAP = 0.5
 LARGEST_DIFFERENCE = 1e-4
 """Of the logits on one window, as a share of their range, for two networks that are the same."""
 
 _COMMAND = "nnUNetv2_predict"
-_MIB = 2**20
+_FOREIGN = ("PYTHON", "nnUNet_")
 
 log = logging.getLogger("medseg")
-
-
-@dataclass(frozen=True)
-class Side:
-    """What one of the two did.
-
-    Attributes:
-        name: Package and version.
-        measured: Time and memory of its command.
-        dice: Mean over cases, then over classes, of cases that did not train the network.
-    """
-
-    name: str
-    measured: Measured
-    dice: float
 
 
 def benchmark_peer(options: BenchmarkOptions) -> int:
@@ -81,9 +64,9 @@ def benchmark_peer(options: BenchmarkOptions) -> int:
                  answer["difference"])  # fmt: skip
         ours = _ours(run, options, staged, work)
         theirs = _theirs(peer_python, answer, staged, work)
-        same = _mean_dice(work / "nnunet", work / "medseg", work / "same.csv")
-    result = _result(options, staged, answer, (ours, theirs), same)
-    _tell(result)
+        between = _mean_dice(work / "nnunet", work / "medseg", work / "between.csv")
+    result = result_of(options, staged, answer, (ours, theirs), between)
+    tell(result)
     if options.output:
         write_json(options.output, result)
     return 0
@@ -127,8 +110,8 @@ def _prepare(peer_python: Path, work: Path) -> dict[str, Any]:
 
 
 def _environment(work: Path) -> dict[str, str]:
-    """Return our environment without our packages, and with nnU-Net's folders."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    """Return our environment, without our packages, with nnU-Net's folders and defaults."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     folders = {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed", "results")}
     return {**own, **folders}
 
@@ -189,48 +172,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-def _result(
-    options: BenchmarkOptions,
-    staged: Staged,
-    answer: dict[str, Any],
-    sides: tuple[Side, Side],
-    same: float,
-) -> dict[str, Any]:
-    """Return all figures, as they are written."""
-    ours, theirs = (side.measured for side in sides)
-    return {
-        "run": str(options.run), "checkpoint": options.checkpoint, "input": str(options.input),
-        "predict_flags": options.predict_flags, "overlap": OVERLAP, "cases": staged.cases,
-        "cases_scored": staged.scored, "processors": os.cpu_count(),
-        "machine": platform.platform(), "parameters": answer["parameters"],
-        "window_difference": answer["difference"], "versions": versions(),
-        "peer_versions": answer["versions"],
-        "sides": [
-            {
-                "name": side.name, "dice": side.dice, **asdict(side.measured),
-                "cases_per_second": staged.cases / side.measured.seconds,
-            }
-            for side in sides
-        ],
-        "times_faster": theirs.seconds / ours.seconds,
-        "pss_share": ours.pss_bytes / theirs.pss_bytes,
-        "rss_share": ours.rss_bytes / theirs.rss_bytes,
-        "dice_between_them": same,
-    }  # fmt: skip
-
-
-def _tell(result: dict[str, Any]) -> None:
-    log.info("%d cases on %d processors, overlap %s, start-up included; Dice over the %d cases "
-             "that did not train the network", result["cases"], result["processors"],
-             result["overlap"], result["cases_scored"])  # fmt: skip
-    log.info("%-16s %9s %9s %10s %10s %10s %8s", "", "seconds", "cases/s", "processes",
-             "PSS MiB", "RSS MiB", "Dice")  # fmt: skip
-    for side in result["sides"]:
-        log.info("%-16s %9.1f %9.2f %10d %10.0f %10.0f %8.4f", side["name"], side["seconds"],
-                 side["cases_per_second"], side["processes"], side["pss_bytes"] / _MIB,
-                 side["rss_bytes"] / _MIB, side["dice"])  # fmt: skip
-    log.info("medseg is %.2f times as fast, at %.2f (PSS) and %.2f (RSS) of the peak memory; "
-             "Dice between the two %.4f", result["times_faster"], result["pss_share"],
-             result["rss_share"], result["dice_between_them"])  # fmt: skip

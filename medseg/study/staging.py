@@ -18,6 +18,9 @@ from medseg.io import read_grid
 from medseg.networks.checkpoint import Trained
 from medseg.study.nnunet_side import FILE_ENDING, NORMS
 
+OVERLAP = 0.5
+"""Of the windows of both sides; nnU-Net's default."""
+
 _SEED = 0
 _SHOWN = 10
 
@@ -70,9 +73,10 @@ def stage(
     for job in jobs:
         for channel, image in enumerate(job.images):
             (images / f"{job.case_id}_{channel:04d}{FILE_ENDING}").symlink_to(image.resolve())
-        if job.reference and job.case_id not in trained.description.trained_on:
-            name = job.case_id + job.reference.name.removeprefix(case_id_of(job.reference.name))
-            (references / name).symlink_to(job.reference.resolve())
+        label = job.reference
+        if label and label.exists() and job.case_id not in trained.description.trained_on:
+            ending = label.name.removeprefix(case_id_of(label.name))
+            (references / f"{job.case_id}{ending}").symlink_to(label.resolve())
             scored += 1
     return Staged(images, references, len(jobs), scored, spacing)
 
