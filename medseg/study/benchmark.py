@@ -22,6 +22,7 @@ from medseg.core.runs import write_json
 from medseg.networks.norms import NORMS
 from medseg.networks.unet import Architecture, UNet
 from medseg.study.options import BenchmarkOptions
+from medseg.study.peers import benchmark_peer
 from medseg.study.reading import benchmark_reading
 from medseg.study.scoring import benchmark_scoring
 from medseg.training.loss import supervised_loss
@@ -58,7 +59,7 @@ class Timing:
 
 
 def benchmark(options: BenchmarkOptions) -> int:
-    """Time each norm, or the reader, or the metrics, and log a table.
+    """Time each norm, or the reader, the metrics or folder inference, and log a table.
 
     Raises:
         OptionError: If a norm is unknown, or a number is not possible.
@@ -73,6 +74,8 @@ def benchmark(options: BenchmarkOptions) -> int:
     if options.what == "metrics":
         benchmark_scoring(options.steps)
         return 0
+    if options.what == "nnunet":
+        return benchmark_peer(options)
     timings = [time_norm(norm, options) for norm in options.norms]
     device = "cuda" if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
     log.info("%s; patch %s, batch %d, channels %s; median of %d steps", device, options.patch_size,
