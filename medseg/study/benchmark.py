@@ -21,6 +21,7 @@ from medseg.core.errors import OptionError
 from medseg.core.runs import write_json
 from medseg.networks.norms import NORMS
 from medseg.networks.unet import Architecture, UNet
+from medseg.study.backends import benchmark_backends
 from medseg.study.options import BenchmarkOptions
 from medseg.study.reading import benchmark_reading
 from medseg.study.scoring import benchmark_scoring
@@ -58,7 +59,7 @@ class Timing:
 
 
 def benchmark(options: BenchmarkOptions) -> int:
-    """Time each norm, or the reader, or the metrics, and log a table.
+    """Time each norm, or the reader, the metrics or the backends, and log a table.
 
     Raises:
         OptionError: If a norm is unknown, or a number is not possible.
@@ -72,6 +73,9 @@ def benchmark(options: BenchmarkOptions) -> int:
         return 0
     if options.what == "metrics":
         benchmark_scoring(options.steps)
+        return 0
+    if options.what == "backends":
+        benchmark_backends(options)
         return 0
     timings = [time_norm(norm, options) for norm in options.norms]
     device = "cuda" if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"

@@ -37,7 +37,9 @@ class BenchmarkOptions:
         output: Also write the table here, as JSON.
         what: steps times training steps of each norm; reading times the strict reader against
             nibabel, in `steps` readings; metrics times the scores of one organ against MONAI's,
-            SimpleITK's and, where it is installed, surface-distance's, in up to 5 rounds.
+            SimpleITK's and, where it is installed, surface-distance's, in up to 5 rounds; backends
+            times prediction of windows of `patch_size`, `batch_size` of them at once, by each
+            backend that is installed, in `steps` rounds.
     """
 
     norms: tuple[str, ...] = ("none", "batch", "instance", "group", "layer")
@@ -46,4 +48,4 @@ class BenchmarkOptions:
     batch_size: int = 2
     steps: int = 20
     output: Path | None = None
-    what: Literal["steps", "reading", "metrics"] = "steps"
+    what: Literal["steps", "reading", "metrics", "backends"] = "steps"
