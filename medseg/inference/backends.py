@@ -40,7 +40,7 @@ class BackendOptions:
     Attributes:
         backend: What computes it; openvino and onnxruntime are extras and run on the CPU.
         precision: bf16 and fp16 compute convolutions in 16 bits, on GPUs only.
-        compile: Let torch.compile generate code for it first; takes a minute.
+        compile: Let torch.compile generate code for each size of batch first; takes a minute.
         threads: CPU threads; the physical cores this process may use if not given.
         mirror_axes: Mean of the logits over all mirrorings of these axes; 0, 1, 2 = I, J, K.
     """
@@ -189,7 +189,7 @@ def _mirrored(run: Runner, axes: tuple[int, ...]) -> Runner:
     def mirrored(windows: Tensor) -> Tensor:
         total = run(windows)
         for dims in subsets[1:]:
-            total = total + run(windows.flip(dims)).flip(dims)
-        return total / len(subsets)
+            total += run(windows.flip(dims)).flip(dims)
+        return total.div_(len(subsets))
 
     return mirrored

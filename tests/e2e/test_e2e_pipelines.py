@@ -21,6 +21,7 @@ TEXTS = [
     "docs/metrics.md",
     "docs/statistics.md",
     "docs/report.md",
+    "docs/export.md",
 ]
 
 
