@@ -73,7 +73,7 @@ VERBS = {
         "medseg.inference.options:ExportOptions",
     ),
     "benchmark": Verb(
-        "measure the step time of each norm, or what strict reading costs, on this machine",
+        "measure on this machine: training steps of each norm, reading, metrics, backends",
         "medseg.study.benchmark:benchmark",
         "medseg.study.options:BenchmarkOptions",
     ),

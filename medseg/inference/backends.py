@@ -40,7 +40,7 @@ class BackendOptions:
     Attributes:
         backend: What computes it; openvino and onnxruntime are extras and run on the CPU.
         precision: bf16 and fp16 compute convolutions in 16 bits, on GPUs only.
-        compile: Let torch.compile generate code for it first; takes a minute.
+        compile: Let torch.compile generate code for each size of batch first; takes a minute.
         threads: CPU threads; the physical cores this process may use if not given.
         mirror_axes: Mean of the logits over all mirrorings of these axes; 0, 1, 2 = I, J, K.
     """
@@ -130,16 +130,21 @@ def _folded(network: UNet) -> UNet:
 
 def _torch_runner(network: UNet, options: BackendOptions, device: torch.device) -> Runner:
     network = network.to(device)
-    if device.type == "cpu" and not options.compile:
-        network = _for_cpu(network)
-    run: Runner = torch.compile(network, dynamic=False) if options.compile else network
-    if options.precision != "float32":
-        run = _reduced(run, _DTYPES[options.precision], device)
-    # One window at a time stays in the caches and needs a fraction of the memory.
-    return one_by_one(run) if device.type == "cpu" else run
+    if options.compile:
+        # Each size of batch is compiled by itself: code for any size is slower, and can fail.
+        run: Runner = torch.compile(network, dynamic=False)
+    elif device.type == "cpu":
+        # One window at a time stays in the caches and needs a fraction of the memory.
+        run = one_by_one(_for_cpu(network))
+    else:
+        run = network
+    return _reduced(run, _DTYPES[options.precision], device)
 
 
 def _reduced(run: Runner, dtype: torch.dtype, device: torch.device) -> Runner:
+    if dtype == torch.float32:
+        return run
+
     def reduced(windows: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype):
             return run(windows).float()
@@ -184,7 +189,7 @@ def _mirrored(run: Runner, axes: tuple[int, ...]) -> Runner:
     def mirrored(windows: Tensor) -> Tensor:
         total = run(windows)
         for dims in subsets[1:]:
-            total = total + run(windows.flip(dims)).flip(dims)
-        return total / len(subsets)
+            total += run(windows.flip(dims)).flip(dims)
+        return total.div_(len(subsets))
 
     return mirrored

@@ -27,7 +27,7 @@ def model_card(name: str, description: Description, content: dict[str, Any]) -> 
         f"# {_cell(name)}": _purpose(task),
         "## Classes": _classes(task),
         "## The network": _network(description, content),
-        "## Training": _table(content["training"] or {"record": "fit.json was not there"}),
+        "## Training": _training(content["training"] or {"record": "fit.json was not there"}),
         "## Scores": _scores(content["scores"]),
         "## Use": _use(content),
         "## Limits": _LIMITS,
@@ -65,6 +65,10 @@ def _network(description: Description, content: dict[str, Any]) -> str:
             "written by": f"medseg {content['medseg']}",
         }
     )
+
+
+def _training(record: dict[str, Any]) -> str:
+    return _table({key: value for key, value in record.items() if key != "versions"})
 
 
 def _scores(scores: dict[str, Any] | None) -> str:

@@ -18,6 +18,7 @@ from medseg.core.errors import OptionError
 from medseg.core.runs import RunFiles
 from medseg.inference.card import model_card
 from medseg.inference.options import ExportOptions
+from medseg.inference.origin import record_of
 from medseg.inference.package import (
     CARD,
     CONTENT,
@@ -29,7 +30,6 @@ from medseg.inference.package import (
     write_package,
 )
 from medseg.inference.probe import check_agreement
-from medseg.inference.record import record_of
 from medseg.inference.runtimes import (
     Shape,
     check_installed,

@@ -105,7 +105,9 @@ def openvino_runner(model: Any, threads: int) -> Runner:
 
     def run(window: Tensor) -> Tensor:
         # The output lies in the request's own memory: the next call would write over it.
-        outputs = request.infer({0: window.numpy()}, share_inputs=True, share_outputs=True)
+        outputs = request.infer(
+            {0: window.contiguous().numpy()}, share_inputs=True, share_outputs=True
+        )
         return torch.from_numpy(outputs[0]).clone()
 
     return run
@@ -138,4 +140,10 @@ def quiet_export() -> Iterator[None]:
 
 def one_by_one(run: Runner) -> Runner:
     """Return a function of any number of windows from one of a single window."""
-    return lambda windows: torch.cat([run(window[None]) for window in windows])
+
+    def several(windows: Tensor) -> Tensor:
+        if len(windows) == 1:
+            return run(windows)
+        return torch.cat([run(window[None]) for window in windows])
+
+    return several

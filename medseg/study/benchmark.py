@@ -21,6 +21,8 @@ from medseg.core.errors import OptionError
 from medseg.core.runs import write_json
 from medseg.networks.norms import NORMS
 from medseg.networks.unet import Architecture, UNet
+from medseg.study.backends import benchmark_backends
+from medseg.study.limits import benchmark_limits
 from medseg.study.options import BenchmarkOptions
 from medseg.study.peers import benchmark_peer
 from medseg.study.reading import benchmark_reading
@@ -59,7 +61,7 @@ class Timing:
 
 
 def benchmark(options: BenchmarkOptions) -> int:
-    """Time each norm, or the reader, the metrics or folder inference, and log a table.
+    """Time the norms, the reader, the metrics, the backends or folder inference; log a table.
 
     Raises:
         OptionError: If a norm is unknown, or a number is not possible.
@@ -76,6 +78,11 @@ def benchmark(options: BenchmarkOptions) -> int:
         return 0
     if options.what == "nnunet":
         return benchmark_peer(options)
+    if options.what in ("memory", "endurance"):
+        return benchmark_limits(options)
+    if options.what == "backends":
+        benchmark_backends(options)
+        return 0
     timings = [time_norm(norm, options) for norm in options.norms]
     device = "cuda" if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
     log.info("%s; patch %s, batch %d, channels %s; median of %d steps", device, options.patch_size,

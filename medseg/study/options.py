@@ -37,17 +37,20 @@ class BenchmarkOptions:
         output: Also write the table here, as JSON.
         what: steps times training steps of each norm; reading times the strict reader against
             nibabel, in `steps` readings; metrics times the scores of one organ against MONAI's,
-            SimpleITK's and, where it is installed, surface-distance's, in up to 5 rounds; nnunet
-            labels the same cases with the same weights by `medseg predict` and by nnU-Net.
+            SimpleITK's and, where it is installed, surface-distance's, in up to 5 rounds; backends
+            times prediction of windows of `patch_size`, `batch_size` of them at once, by each
+            backend that is installed, in `steps` rounds; nnunet labels the same cases with the same
+            weights by `medseg predict` and by nnU-Net; memory labels a volume of 512 x 512 x 800
+            voxels in 100 classes within 4 GiB; endurance labels 2000 small cases, or `cases`.
         run: Run directory of a training (nnunet).
         checkpoint: best, last, or the path of a checkpoint of it (nnunet).
         input: A folder of images or a manifest (nnunet). With a manifest the Dice of cases that did
             not train the network is measured too.
         root: Folder a manifest's paths are relative to; the manifest's own if not given (nnunet).
-        cases: Only the first so many cases (nnunet).
+        cases: Only the first so many cases (nnunet), or so many (endurance).
         peer_python: Python of an environment with nnunetv2 (nnunet).
         predict_flags: Further flags of `medseg predict`, in one text, as in
-            --predict_flags="--workers 2" (nnunet).
+            --predict_flags="--workers 2" (nnunet, memory, endurance).
     """
 
     norms: tuple[str, ...] = ("none", "batch", "instance", "group", "layer")
@@ -56,7 +59,7 @@ class BenchmarkOptions:
     batch_size: int = 2
     steps: int = 20
     output: Path | None = None
-    what: Literal["steps", "reading", "metrics", "nnunet"] = "steps"
+    what: Literal["steps", "reading", "metrics", "backends", "nnunet", "memory", "endurance"] = "steps"
     run: Path | None = None
     checkpoint: str = "last"
     input: Path | None = None

@@ -22,6 +22,7 @@ TEXTS = [
     "docs/statistics.md",
     "docs/report.md",
     "docs/postprocessing.md",
+    "docs/export.md",
 ]
 
 

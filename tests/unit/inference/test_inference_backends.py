@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import shutil
 import sys
 
 import pytest
@@ -73,6 +74,16 @@ def test_results_do_not_share_memory(backend):
     kept = first.clone()
     run(torch.ones((1, 2, *ROI)))
     assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("backend", backends.BACKENDS)
+@torch.inference_mode()
+def test_windows_may_lie_in_memory_in_any_way(backend):
+    installed(backend)
+    net = network()
+    windows = torch.randn((2, *ROI[::-1], 2), generator=torch.Generator().manual_seed(0))
+    windows = windows.permute(0, 4, 3, 2, 1)
+    assert gap(net(windows), build(net, backend=backend)(windows)) < 2e-5
 
 
 @pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)])
@@ -242,3 +253,16 @@ class TestThreads:
     def test_a_quota_below_one_core_leaves_one_thread(self, tmp_path, monkeypatch):
         files = {"sys/fs/cgroup/cpu.max": "20000 100000\n"}
         assert self.machine(tmp_path, monkeypatch, range(4), files=files) == 1
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_compiled_code_gives_the_logits_of_the_network_for_every_size_of_batch():
+    if shutil.which("c++") is None and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    for norm in ("batch", "instance"):
+        net = network(norm)
+        run = build(net, compile=True)
+        for batch in (2, 1):
+            windows = torch.randn((batch, 2, *ROI), generator=torch.Generator().manual_seed(batch))
+            assert gap(net(windows), run(windows)) < 2e-5

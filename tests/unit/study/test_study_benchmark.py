@@ -44,3 +44,20 @@ def test_metrics_are_timed_against_monai_and_simpleitk(caplog, monkeypatch):
     rows = {message.split()[0]: message.split() for message in caplog.messages}
     assert {"medseg", "MONAI", "SimpleITK"} <= set(rows)
     assert rows["medseg"][3:] == ["1.0", "times"]
+
+
+def test_backends_are_timed_against_the_network_as_trained(tmp_path, caplog):
+    options = BenchmarkOptions(("batch", "instance"), (8, 16), (8, 8, 8), 2, 2, tmp_path / "b.json",
+                               what="backends")  # fmt: skip
+    with caplog.at_level("INFO", logger="medseg"):
+        assert benchmark(options) == 0
+    rows = json.loads((tmp_path / "b.json").read_text())["windows"]
+    assert {(row["norm"], row["backend"]) for row in rows} >= {
+        (norm, backend) for norm in ("batch", "instance") for backend in ("as trained", "torch")
+    }
+    torch_ms = {row["norm"]: row["milliseconds"] for row in rows if row["backend"] == "torch"}
+    for row in rows:
+        assert row["milliseconds"] > 0
+        assert row["speed"] == pytest.approx(torch_ms[row["norm"]] / row["milliseconds"])
+        assert row["agreement"] >= 0.9999
+    assert len([m for m in caplog.messages if m.startswith(("batch ", "instance "))]) == len(rows)
