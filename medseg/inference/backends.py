@@ -6,11 +6,11 @@ import copy
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medseg.core.errors import CheckpointError, OptionError, check_choice
 from medseg.inference.probe import check_agreement
@@ -24,6 +24,7 @@ from medseg.inference.runtimes import (
     to_openvino,
 )
 from medseg.inference.threads import default_threads
+from medseg.networks.cpu import for_cpu
 from medseg.networks.fold import folded
 from medseg.networks.unet import UNet
 
@@ -135,7 +136,7 @@ def _torch_runner(network: UNet, options: BackendOptions, device: torch.device) 
         run: Runner = torch.compile(network, dynamic=False)
     elif device.type == "cpu":
         # One window at a time stays in the caches and needs a fraction of the memory.
-        run = one_by_one(_for_cpu(network))
+        run = one_by_one(for_cpu(network))
     else:
         run = network
     return _reduced(run, _DTYPES[options.precision], device)
@@ -150,32 +151,6 @@ def _reduced(run: Runner, dtype: torch.dtype, device: torch.device) -> Runner:
             return run(windows).float()
 
     return reduced
-
-
-class _OneDnnConv3d(nn.Conv3d):
-    """A convolution by oneDNN always.
-
-    PyTorch sends a batch of one small volume to code of its own that takes twice the time.
-    """
-
-    def _conv_forward(self, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = [int(length) for length in self.padding]
-        return torch.mkldnn_convolution(
-            image, weight, bias, padding, self.stride, self.dilation, self.groups
-        )
-
-
-def _for_cpu(network: UNet) -> UNet:
-    """Choose convolutions and memory layout by what was measured (docs/export.md)."""
-    layers = list(network.modules())
-    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        for layer in layers:
-            if type(layer) is nn.Conv3d:
-                layer.__class__ = _OneDnnConv3d
-    channels_last = not any(isinstance(layer, nn.InstanceNorm3d) for layer in layers)
-    network.architecture = replace(network.architecture, channels_last=channels_last)
-    layout = torch.channels_last_3d if channels_last else torch.contiguous_format
-    return network.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
 def _mirrored(run: Runner, axes: tuple[int, ...]) -> Runner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ values) give far more.
 """
 
 _PROBE_LENGTH = 2  # voxels an axis at the coarsest level: a norm of one voxel is undefined
+_SHORTEST_PROBE = 16  # voxels an axis: enough for every kernel a network is computed with
 
 
 def folded(network: UNet) -> UNet:
@@ -42,7 +44,7 @@ def folded(network: UNet) -> UNet:
     for block in result.modules():
         if isinstance(block, ConvNorm):
             merged += _simplify(block)
-    if merged and not (gap := _difference(original, result)) <= TOLERANCE:
+    if merged and not (gap := difference(original, result)) <= TOLERANCE:
         raise CheckpointError(
             f"folding {merged} batch norms into their convolutions changes the logits by {gap:.2g} "
             f"of their range, where at most {TOLERANCE:g} is accepted: the running statistics are "
@@ -83,10 +85,13 @@ def _fold(convolution: nn.Conv3d, norm: _BatchNorm) -> None:
 
 
 @torch.no_grad()
-def _difference(one: UNet, other: UNet) -> float:
+def difference(one: UNet, other: UNet) -> float:
     """Return the largest difference of the logits of a probe as a share of their range."""
     weight = next(one.parameters())
-    size = [_PROBE_LENGTH * step for step in one.architecture.divisor]
+    size = [
+        math.ceil(max(_PROBE_LENGTH * step, _SHORTEST_PROBE) / step) * step
+        for step in one.architecture.divisor
+    ]
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn((1, _in_channels(one), *size), generator=generator).to(weight)
     return relative_difference(one(probe), other(probe))

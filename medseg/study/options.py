@@ -59,7 +59,9 @@ class BenchmarkOptions:
     batch_size: int = 2
     steps: int = 20
     output: Path | None = None
-    what: Literal["steps", "reading", "metrics", "backends", "nnunet", "memory", "endurance"] = "steps"
+    what: Literal["steps", "reading", "metrics", "backends", "nnunet", "memory", "endurance"] = (
+        "steps"
+    )
     run: Path | None = None
     checkpoint: str = "last"
     input: Path | None = None

@@ -1,0 +1,74 @@
+"""A network arranged for a CPU: the same results from faster kernels, one window at a time."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medseg.networks.fold import TOLERANCE, difference
+from medseg.networks.unet import UNet
+from medseg.networks.winograd import with_winograd
+
+log = logging.getLogger("medseg")
+
+
+class OneDnnConv3d(nn.Conv3d):
+    """A convolution by oneDNN always.
+
+    PyTorch sends a batch of one small volume to code of its own that takes twice the time.
+    """
+
+    def _conv_forward(self, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = [int(length) for length in self.padding]
+        return torch.mkldnn_convolution(
+            image, weight, bias, padding, self.stride, self.dilation, self.groups
+        )
+
+
+class OneSampleNorm(nn.InstanceNorm3d):
+    """Instance norm of one sample, as the batch norm of a batch of one, which it equals.
+
+    PyTorch's instance norm puts the channels first in memory and takes three times as long.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalize one sample, shape (1, C, I, J, K)."""
+        return F.batch_norm(image, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
+def for_cpu(network: UNet) -> UNet:
+    """Return a copy that takes one window at a time and computes it fast (docs/export.md).
+
+    Convolutions of 3x3x3 are done by Winograd's filtering, unless that changes the logits of a
+    probe by more than `TOLERANCE` of their range.
+
+    Args:
+        network: In evaluation mode; left alone.
+    """
+    direct = _rearranged(network)
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return direct
+    filtered = copy.deepcopy(direct)
+    with_winograd(filtered)
+    if not (gap := difference(direct, filtered)) <= TOLERANCE:
+        log.warning("convolutions are computed plainly: faster ones change the logits by %.2g of "
+                    "their range", gap)  # fmt: skip
+        return direct
+    return filtered
+
+
+def _rearranged(network: UNet) -> UNet:
+    """Return a copy with the channels last in memory and layers that make use of it."""
+    result = copy.deepcopy(network).eval().requires_grad_(False)
+    for layer in result.modules():
+        if type(layer) is nn.Conv3d and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            layer.__class__ = OneDnnConv3d
+        elif type(layer) is nn.InstanceNorm3d:
+            layer.__class__ = OneSampleNorm
+    result.architecture = replace(result.architecture, channels_last=True)
+    return result.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
