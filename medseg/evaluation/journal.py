@@ -47,6 +47,17 @@ UNRECORDED = Record()
 """Of a case that no journal names."""
 
 
+def maps_beside(folder: Path) -> set[Path]:
+    """Return the files of a prediction that are no label maps, such as those of the uncertainty."""
+    return {
+        folder / name
+        for row in read_json_lines(folder / JOURNAL_NAME)
+        if isinstance(files := row.get("files"), dict)
+        for name in files
+        if name != row.get("output")
+    }
+
+
 def read_journal(folder: Path) -> Mapping[str, Record]:
     """Return the newest record of each case; nothing if there is no journal."""
     records = {}

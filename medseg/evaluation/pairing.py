@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medseg.core.errors import OptionError
 from medseg.core.manifest import VOLUME_ENDINGS, Case, Manifest, case_id_of, load_manifest
-from medseg.evaluation.journal import UNRECORDED, Record, read_journal
+from medseg.evaluation.journal import UNRECORDED, Record, maps_beside, read_journal
 from medseg.evaluation.options import EvaluateOptions
 
 
@@ -61,7 +61,8 @@ def pair_cases(options: EvaluateOptions) -> Pairing:
     """
     if (options.references is None) == (options.manifest is None):
         raise OptionError("give either --references FOLDER or --manifest FILE.")
-    predictions = _label_maps("--predictions", options.predictions)
+    others = maps_beside(options.predictions)
+    predictions = _label_maps("--predictions", options.predictions, others)
     records = read_journal(options.predictions)
     if options.manifest is not None:
         manifest = load_manifest(options.manifest, options.root)
@@ -151,14 +152,14 @@ def _without(ids: Iterable[str], partners: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(ids) - set(partners)))
 
 
-def _label_maps(flag: str, folder: Path) -> dict[str, list[Path]]:
-    """Return the label maps below a folder by case id; hidden files and folders are left out."""
+def _label_maps(flag: str, folder: Path, others: Collection[Path] = ()) -> dict[str, list[Path]]:
+    """Return the label maps below a folder by case id, without hidden files and `others`."""
     if not folder.is_dir():
         raise OptionError(f"{flag} {folder}: no such folder.")
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.name.lower().endswith(VOLUME_ENDINGS) and not hidden:
+        if path.name.lower().endswith(VOLUME_ENDINGS) and not hidden and path not in others:
             found.setdefault(case_id_of(path.name), []).append(path)
     if not found:
         raise OptionError(f"{flag} {folder}: holds no label map ({', '.join(VOLUME_ENDINGS)}).")

@@ -25,6 +25,7 @@ SURE_SHARE, LIKELY_SHARE = 0.005, 0.1
 maps that are noise. Below the first there is no point in starting; below the second, a warning."""
 
 _NAMED = 10
+_MANY = 1000  # cases whose headers take long enough to show how far one is
 
 log = logging.getLogger("medseg")
 
@@ -83,7 +84,7 @@ def look_at(
         The cases, with the problem of those that cannot be labelled; and what the others take.
     """
     forecast, seen = Forecast(), []
-    for job in track(jobs, "reading headers", len(jobs)):
+    for job in track(jobs, "reading headers", len(jobs)) if len(jobs) > _MANY else jobs:
         now = job if job.problem else _looked_at(job, request, reading, limit, forecast)
         if now.problem:
             forecast.problems[now.output] = now.problem

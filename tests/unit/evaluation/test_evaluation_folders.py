@@ -85,3 +85,15 @@ def test_label_names_in_the_header_do_no_harm(tmp_path, save, cube, dice):
     nib.save(image, tmp_path / "pred" / "a.nii.gz")
     assert dice() == {"a": 1.0}
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["classes"]["1"]["value"] == 1
+
+
+def test_maps_of_the_uncertainty_are_no_predictions(tmp_path, save, cube, dice):
+    save(tmp_path / "refs" / "a.nii.gz", cube())
+    save(tmp_path / "pred" / "a.nii.gz", cube(stop=8))
+    save(tmp_path / "pred" / "a_uncertainty.nii.gz", cube().astype(np.float32))
+    files = {"a.nii.gz": "hash", "a_uncertainty.nii.gz": "hash"}
+    record = {"case_id": "a", "status": "ok", "output": "a.nii.gz", "files": files}
+    (tmp_path / "pred" / "predictions.jsonl").write_text(json.dumps(record))
+    assert dice() == {"a": 0.8}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "a_uncertainty" not in json.dumps(summary)
