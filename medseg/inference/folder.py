@@ -31,6 +31,7 @@ from medseg.inference.plan import Request, parse_bytes
 from medseg.inference.predictor import Predictor
 from medseg.inference.preflight import (
     SUPERVISOR_BYTES,
+    Forecast,
     check_space,
     look_at,
     make_writable,
@@ -49,6 +50,9 @@ TERMINATED = 143
 
 AHEAD = 2
 """Cases a worker holds besides the one its network is at: one is read, one written."""
+
+CORES_A_WORKER = 4
+"""More threads than this wait for each other more than they help in one window."""
 
 PRIVATE = ".medseg"
 """Folder of journals and claims within the output folder."""
@@ -76,12 +80,11 @@ def predict(options: PredictOptions) -> int:
     if options.format == "dicom_seg":
         check_highdicom()
         log.warning("DICOM-SEG copies the name and the study of each patient into the label maps")
-    work = Work.of(options)
-    jobs = work.jobs()
-    todo = [job for job in jobs if options.overwrite or not work.is_done(job)]
-    if len(todo) < len(jobs):
-        log.info("%d of %d cases are done already", len(jobs) - len(todo), len(jobs))
-    todo, forecast = look_at(todo, work.request, work.order.reading, work.case_bytes)
+    for workers in worker_counts(options):
+        work = Work.of(options, workers)
+        todo, forecast = work.look_ahead()
+        if all(job.code != "memory" for job in todo):
+            break  # otherwise fewer workers leave more to each case
     tell(forecast, work.request, work.workers, work.allowed)
     check_space(options.output, forecast)
     if options.dry_run:
@@ -99,13 +102,19 @@ class Work:
         order: What workers are told.
         request: What is asked of each case.
         ledger: What the journal says of each.
+        workers: Processes that label.
     """
 
     def __init__(
-        self, options: PredictOptions, order: Order, request: Request, ledger: Ledger
+        self,
+        options: PredictOptions,
+        order: Order,
+        request: Request,
+        ledger: Ledger,
+        workers: int,
     ) -> None:
         self.options, self.order, self.request, self.ledger = options, order, request, ledger
-        self.workers = worker_count(options)
+        self.workers = workers
         self.allowed = parse_bytes("--max_memory", options.max_memory)
         self._private = options.output / PRIVATE
         self._journal = Journal(self._private)
@@ -113,9 +122,9 @@ class Work:
         self._failed = 0
 
     @classmethod
-    def of(cls, options: PredictOptions) -> Work:
+    def of(cls, options: PredictOptions, workers: int) -> Work:
         """Find the networks and what they ask of each case."""
-        settings = settings_of(options)
+        settings = settings_of(options, workers)
         is_file = Path(options.checkpoint).is_file()
         order = Order(
             tuple(path.absolute() for path in (*options.run, *options.model)),
@@ -139,7 +148,7 @@ class Work:
         )
         names = [str(name) for name in (*options.run, *options.model)]
         ledger = Ledger.of(order, descriptions, names)
-        return cls(options, order, request, ledger)
+        return cls(options, order, request, ledger, workers)
 
     @property
     def case_bytes(self) -> int:
@@ -172,7 +181,15 @@ class Work:
         shard = parse_shard(options.shard or "0/1")
         return [job for position, job in enumerate(jobs) if shard.takes(position)]
 
-    def is_done(self, job: Job) -> bool:
+    def look_ahead(self) -> tuple[list[Job], Forecast]:
+        """Return the cases that are to be done, and what they will take."""
+        jobs = self.jobs()
+        todo = [job for job in jobs if self.options.overwrite or not self._is_done(job)]
+        if len(todo) < len(jobs):
+            log.info("%d of %d cases are done already", len(jobs) - len(todo), len(jobs))
+        return look_at(todo, self.request, self.order.reading, self.case_bytes)
+
+    def _is_done(self, job: Job) -> bool:
         """Return whether journal, input, networks and output all say so."""
         return self.ledger.is_done(job, self._journal.newest(job.output))
 
@@ -267,12 +284,11 @@ class Work:
         return False
 
 
-def settings_of(options: PredictOptions) -> Settings:
-    """Return how each worker labels its cases."""
-    workers = max(worker_count(options), 1)
+def settings_of(options: PredictOptions, workers: int) -> Settings:
+    """Return how each of so many workers labels its cases."""
     allowed = parse_bytes("--max_memory", options.max_memory)
-    outside = SUPERVISOR_BYTES if worker_count(options) else 0
-    threads = options.threads or max(default_threads() // workers, 1)
+    outside = SUPERVISOR_BYTES if workers else 0
+    threads = options.threads or max(default_threads() // max(workers, 1), 1)
     return Settings(
         overlap=options.overlap,
         skip_empty=options.skip_empty,
@@ -280,7 +296,7 @@ def settings_of(options: PredictOptions) -> Settings:
         tta=options.tta,
         postprocessing=options.postprocessing == "on",
         device=options.device,
-        max_memory=max(allowed - outside, 0) // workers,
+        max_memory=max(allowed - outside, 0) // max(workers, 1),
         backend=options.backend,
         precision=options.precision,
         compile=options.compile,
@@ -288,9 +304,15 @@ def settings_of(options: PredictOptions) -> Settings:
     )
 
 
-def worker_count(options: PredictOptions) -> int:
-    """Return how many processes label."""
-    return 1 if options.workers is None else options.workers
+def worker_counts(options: PredictOptions) -> tuple[int, ...]:
+    """Return how many processes are to label, and with how many it is tried again."""
+    if options.workers is not None:
+        return (options.workers,)
+    if options.engine == "ray" or find_device(options.device).type != "cpu":
+        return (1,)
+    cores = default_threads()
+    most = min(max(cores // CORES_A_WORKER, 2), cores)
+    return (most, 1) if most > 1 else (1,)
 
 
 @contextmanager

@@ -48,7 +48,8 @@ class PredictOptions:
         max_memory: Most memory of all processes together, such as 4GiB, or a share of the machine's
             (or container's) memory. Cases that cannot keep it fail with the code memory.
         workers: Processes that label; each holds the networks. 0 does all in one process, where a
-            crash ends everything. One if not given.
+            crash ends everything. If not given: 2 on a CPU, or one for 4 cores if that is more,
+            but 1 where a case needs the memory of all; 1 on a GPU.
         threads: CPU threads of each worker; an even share of the cores if not given.
         engine: local runs workers on this machine; ray runs them on a Ray cluster.
         ray_address: Of a running cluster (auto, or ray://host:10001); Ray is started here if not
