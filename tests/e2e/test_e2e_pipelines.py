@@ -22,6 +22,8 @@ TEXTS = [
     "docs/statistics.md",
     "docs/report.md",
     "docs/postprocessing.md",
+    "docs/predict.md",
+    "docs/scale.md",
 ]
 
 
