@@ -91,12 +91,12 @@ def field_docs(options: type[Any]) -> dict[str, str]:
 def _argument(field: dataclasses.Field[Any], hint: Any, texts: dict[str, str]) -> dict[str, Any]:
     """Return the keywords of `add_argument` for one field."""
     required = field.default is dataclasses.MISSING
-    text = texts[field.name].replace("%", "%%")
+    text = texts[field.name]
     if not required and field.default not in (None, ()):
         text += f" (default: {_shown(field.default)})"
     # No default here: the dataclass has it, and a flag of several values would add to it.
     keywords: dict[str, Any] = {
-        "help": text,
+        "help": text.replace("%", "%%"),
         "required": required,
         "default": argparse.SUPPRESS,
     }

@@ -142,6 +142,8 @@ class Labeller:
             inside -= 1
             yield case.key, case.record
         writing.put(None)
+        for thread in (reader, writer):
+            thread.join()  # one that still runs while the interpreter ends would abort it
 
     def _read_all(
         self,

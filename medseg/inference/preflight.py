@@ -177,4 +177,4 @@ def tell(forecast: Forecast, request: Request, workers: int, limit: int) -> None
 
 def size(count: int) -> str:
     """Return a number of bytes in words."""
-    return f"{count / 2**30:.3g} GiB" if count >= 1 << 30 else f"{count / 2**20:.3g} MiB"
+    return f"{count / 2**30:.3g} GiB" if count >= 1 << 30 else f"{count / 2**20:.0f} MiB"

@@ -23,6 +23,8 @@ TEXTS = [
     "docs/report.md",
     "docs/postprocessing.md",
     "docs/export.md",
+    "docs/predict.md",
+    "docs/scale.md",
 ]
 
 

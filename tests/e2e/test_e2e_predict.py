@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import threading
 
 import highdicom
 import nibabel as nib
@@ -48,6 +49,12 @@ def test_label_maps_lie_on_the_images_own_grid_with_the_tables_values(
         np.testing.assert_array_equal(label.affine, image.affine)
         assert set(np.unique(np.asarray(label.dataobj))) <= values
         assert label.get_data_dtype() == np.uint8
+
+
+def test_no_thread_outlives_the_work(tiny_run, images, tmp_path):
+    before = set(threading.enumerate())
+    assert predict(tiny_run, next(images.glob("*.nii.gz")), tmp_path) == 0
+    assert not [thread.name for thread in set(threading.enumerate()) - before if thread.is_alive()]
 
 
 def test_label_values_are_mapped_back(tiny_run, images):

@@ -23,6 +23,7 @@ class Sample:
         kind: What kind.
         fast: Whether to hurry.
         limit: The most.
+        share: How much of it.
     """
 
     source: Path
@@ -31,6 +32,7 @@ class Sample:
     kind: Literal["red", "blue"] = "red"
     fast: bool = False
     limit: int | None = None
+    share: str = "80%"
 
 
 def parse(*arguments):
@@ -66,6 +68,7 @@ def test_help_is_the_docstring():
         "take a sample",
         "--source SOURCE Where it comes from, 100 % of it.",
         "How many. (default: 3)",
+        "How much of it. (default: 80%)",
     ):
         assert told in text
 
@@ -96,7 +99,7 @@ def test_a_wrong_flag_ends_with_status_2_and_one_message(capsys):
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("verb", ["phantoms", "manifest", "check"])
+@pytest.mark.parametrize("verb", ["phantoms", "manifest", "check", "predict", "export"])
 def test_help_ends_with_status_0_and_documents_every_flag(verb, capsys):
     assert main([verb, "--help"]) == 0
     said = capsys.readouterr().out
