@@ -82,6 +82,8 @@ def predict(options: PredictOptions) -> int:
         log.warning("DICOM-SEG copies the name and the study of each patient into the label maps")
     for workers in worker_counts(options):
         work = Work.of(options, workers)
+        if workers > 1 and options.workers is None and not work.has_room:
+            continue
         todo, forecast = work.look_ahead()
         if all(job.code != "memory" for job in todo):
             break  # otherwise fewer workers leave more to each case
@@ -151,20 +153,24 @@ class Work:
         return cls(options, order, request, ledger, workers)
 
     @property
+    def has_room(self) -> bool:
+        """Whether the processes fit what is allowed."""
+        return (self.order.settings.max_memory or 0) > self.request.fixed_bytes
+
+    @property
     def case_bytes(self) -> int:
         """Most bytes that a case may take.
 
         Raises:
             OptionError: If not even the processes fit what is allowed.
         """
-        share = self.order.settings.max_memory or 0
-        if share <= self.request.fixed_bytes:
+        if not self.has_room:
             least = SUPERVISOR_BYTES + max(self.workers, 1) * self.request.fixed_bytes
             raise OptionError(
                 f"--max_memory {self.options.max_memory} does not suffice for {self.workers} "
                 f"workers, which take {size(least)} without any case. Raise it, or take fewer."
             )
-        return share - self.request.fixed_bytes
+        return (self.order.settings.max_memory or 0) - self.request.fixed_bytes
 
     def jobs(self) -> list[Job]:
         """Return the cases of this call."""

@@ -90,7 +90,11 @@ def _is_abandoned(path: Path, host: str, process: int) -> bool:
 
 
 def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9.]", "_", platform.node())
+    """Return where a process id means something: containers may share a name, not their ids."""
+    namespace = ""
+    with suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return re.sub(r"[^A-Za-z0-9.]", "_", platform.node() + namespace)
 
 
 def _sync_folder(folder: Path) -> None:
