@@ -93,7 +93,7 @@ def _host() -> str:
     """Return where a process id means something: containers may share a name, not their ids."""
     namespace = ""
     with suppress(OSError):
-        namespace = os.readlink("/proc/self/ns/pid")
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     return re.sub(r"[^A-Za-z0-9.]", "_", platform.node() + namespace)
 
 
