@@ -26,9 +26,12 @@ class PredictOptions:
         fold: Only the cases of this fold of a manifest.
         overlap: Overlap of the sliding window, in [0, 1); as in training if not given. Windows, and
             so the time, grow with 1 / (1 - overlap) cubed where the image is larger than a window.
+            On six phantoms, with windows of a third of their length: Dice 0.68 at 0, 0.70 at 0.5 in
+            twice the time, 0.69 at 0.75 in eleven times.
         skip_empty: Leave out windows without content, such as air; as in training if not given.
         tta: Test-time augmentation: the mean over all mirrorings of the axes that the training
-            mirrored, which takes 2, 4 or 8 times as long.
+            mirrored, which takes 2, 4 or 8 times as long. On six phantoms, after five minutes of
+            training with mirroring: Dice 0.847, against 0.858 without.
         postprocessing: on applies the rules that the end of the training has found to help; off.
         probabilities: Write each class's probability too, NAME_probabilities.npy of shape (classes,
             I, J, K) in float16: classes x voxels x 2 bytes.
