@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from medseg.core.geometry import Grid
 from medseg.data.resample import GridMap, Span
@@ -25,7 +28,10 @@ LOGIT_MAPS = 3
 
 _STEP_MAPS = 4  # logits of one step: as sampled, two neighbours of an interpolation, a softmax
 
-_PIECES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+_SLANTED_VOXELS, _SLANTED_BYTES = 1 << 20, 160
+"""Voxels of a step, and what the coordinates of each take, where axes are not parallel."""
+
+_PIECES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 Box = tuple[Span, Span, Span]
 
@@ -104,9 +110,10 @@ def best_cut(
     grids: Sequence[Grid],
     room: int | None = None,
     axes: Sequence[int] = (0, 1, 2),
-    finer: int = 1,
 ) -> Cut | None:
     """Return the cut with the fewest windows, and the smallest slab among those.
+
+    Cases of one shape, spacing and orientation get theirs from a cache.
 
     Args:
         original: The grid of the label map.
@@ -114,51 +121,69 @@ def best_cut(
         grids: The networks' grids.
         room: Most bytes of logits; any if None.
         axes: Axes of the original grid that may be walked along.
-        finer: Make slabs at most 1 / `finer` of what they would be.
 
     Returns:
         None if no cut has room.
     """
-    maps = [GridMap(grid, original) for grid in grids]
-    networks = list(zip(footprints, maps, strict=True))
-    found: list[Cut] = []
-    for axis in axes:
-        whole = _cut_with(original, networks, axis, (1, 1, 1))
-        limit = whole.slab_bytes // finer
-        limit = limit if room is None else min(limit, room)
-        found += _cuts_along(original, networks, axis, limit)
+    places = []
+    for grid in grids:
+        to_source = np.linalg.inv(grid.affine) @ original.affine
+        places.append((grid.shape, tuple(np.round(to_source, 6).ravel().tolist())))
+    return _best_cut(original.shape, tuple(footprints), tuple(places), room, tuple(axes))
+
+
+@functools.lru_cache(maxsize=64)
+def _best_cut(
+    shape: tuple[int, int, int],
+    footprints: tuple[Footprint, ...],
+    places: tuple[tuple[tuple[int, int, int], tuple[float, ...]], ...],
+    room: int | None,
+    axes: tuple[int, ...],
+) -> Cut | None:
+    """Return the best cut of a grid, each network's voxels being its world."""
+    networks = []
+    for footprint, (source, matrix) in zip(footprints, places, strict=True):
+        target = Grid(shape, np.reshape(matrix, (4, 4)))
+        networks.append((footprint, GridMap(Grid(source, np.eye(4)), target)))
+    found = [cut for axis in axes for cut in _cuts_along(shape, networks, axis, room)]
     return min(found, key=lambda cut: (cut.windows, cut.slab_bytes), default=None)
 
 
 Networks = Sequence[tuple[Footprint, GridMap]]
 
 
-def _cuts_along(original: Grid, networks: Networks, axis: int, limit: int) -> Iterator[Cut]:
-    """Yield for each number of pieces of one axis the fewest of the other that fit."""
+def _cuts_along(
+    shape: Sequence[int], networks: Networks, axis: int, room: int | None
+) -> Iterator[Cut]:
+    """Yield the cuts that fit: the whole if it does, or all kinds of pieces."""
     first, second = (other for other in range(3) if other != axis)
     for many, more in itertools.product(_PIECES, _PIECES):
-        if many > original.shape[first] or more > original.shape[second]:
+        if many > shape[first] or more > shape[second]:
             continue
         pieces = [1, 1, 1]
         pieces[first], pieces[second] = many, more
-        cut = _cut_with(original, networks, axis, (pieces[0], pieces[1], pieces[2]))
-        if cut.slab_bytes <= limit:
+        cut = _cut_with(shape, networks, axis, (pieces[0], pieces[1], pieces[2]))
+        if room is None or cut.slab_bytes <= room:
             yield cut
-            if more == 1:  # more pieces of the first axis would only cost windows
+            if many == more == 1:
                 return
 
 
-def _cut_with(original: Grid, networks: Networks, axis: int, pieces: tuple[int, int, int]) -> Cut:
-    largest = [math.ceil(n / p) for n, p in zip(original.shape, pieces, strict=True)]
-    plane = math.prod(largest) // original.shape[axis]
+def _cut_with(
+    shape: Sequence[int], networks: Networks, axis: int, pieces: tuple[int, int, int]
+) -> Cut:
+    largest = [math.ceil(n / p) for n, p in zip(shape, pieces, strict=True)]
+    plane = math.prod(largest) // shape[axis]
     classes = networks[0][0].classes
-    step = min(max(STEP_BYTES // (4 * classes * plane), 1), original.shape[axis])
-    slab = _STEP_MAPS * 4 * classes * step * plane
+    voxels = STEP_BYTES // (4 * classes)
+    is_slanted = any(grids.parallel is None for _, grids in networks)
+    if is_slanted:
+        voxels = min(voxels, _SLANTED_VOXELS)
+    step = min(max(voxels // plane, 1), shape[axis])
+    slab = (_STEP_MAPS * 4 * classes + _SLANTED_BYTES * is_slanted) * step * plane
     windows = fewest = 0
     for footprint, grids in networks:
-        box = [
-            ((n - m) // 2, (n - m) // 2 + m) for n, m in zip(original.shape, largest, strict=True)
-        ]
+        box = [((n - m) // 2, (n - m) // 2 + m) for n, m in zip(shape, largest, strict=True)]
         slab += _held(footprint, grids, axis, box, step)
         windows += _windows(footprint, grids, pieces)
         fewest += _windows(footprint, grids, (1, 1, 1))

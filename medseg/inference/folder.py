@@ -27,7 +27,7 @@ from medseg.inference.ensemble import check_together, mirror_axes, request_of
 from medseg.inference.inputs import Job, list_jobs
 from medseg.inference.labeller import Order, Record, failure
 from medseg.inference.options import PredictOptions
-from medseg.inference.plan import Request, parse_bytes
+from medseg.inference.plan import Request, parse_bytes, size
 from medseg.inference.predictor import Predictor
 from medseg.inference.preflight import (
     SUPERVISOR_BYTES,
@@ -35,7 +35,6 @@ from medseg.inference.preflight import (
     check_space,
     look_at,
     make_writable,
-    size,
     tell,
 )
 from medseg.inference.records import Ledger

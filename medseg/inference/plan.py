@@ -10,12 +10,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from medseg.core.errors import OptionError
+from medseg.core.errors import OptionError, VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.postprocessing import Postprocessing, bytes_needed
-from medseg.data.transforms import Preprocessing
+from medseg.data.transforms import Preprocessing, canonical_grid
 from medseg.inference.cuts import Cut, Footprint, best_cut
+from medseg.io import read_extent
 from medseg.io.memory import total_bytes
 
 PROCESS_BYTES = 450 << 20
@@ -71,13 +73,49 @@ class Request:
         """Bytes of a process and its networks; weights count twice, as read and as folded."""
         return PROCESS_BYTES + 2 * sum(footprint.weights for footprint in self.footprints)
 
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes of the original grid that may be walked along."""
+        # Probabilities are written in rows of the first axis, as they lie in their file.
+        return (0,) if self.probabilities else (0, 1, 2)
+
+    def plan_files(
+        self, images: Sequence[Path], series_uid: str | None, limit: int | None
+    ) -> tuple[Plan, Grid]:
+        """Plan one case from its headers; return the plan and the grid of its (first) image.
+
+        Args:
+            images: Its files.
+            series_uid: The DICOM series to read where a folder holds several.
+            limit: See `plan`.
+
+        Raises:
+            VolumeError: If a header is refused, or no plan keeps the limit (`memory`).
+        """
+        extents = [read_extent(path, series_uid) for path in images]
+        original = extents[0].grid
+        grids = [canonical_grid(original, each) for each in self.preprocessings]
+        stored = sum(extent.memory_bytes for extent in extents)
+        plan = self.plan(original, grids, stored, limit)
+        if plan is None:
+            raise self._not_enough(images[0], self.plan(original, grids, stored), limit or 0)
+        return plan, original
+
+    def _not_enough(self, subject: Path, plan: Plan | None, there: int) -> VolumeError:
+        """Return the error of a case that cannot keep the memory allowed."""
+        window = max(footprint.window_bytes for footprint in self.footprints)
+        takes = f"one window takes {size(window)}, beside image and label map"
+        if plan is not None and plan.reading > there:
+            takes = f"reading this one takes {size(plan.reading)}"
+        cause = f"{size(there)} are left for a case; {takes}"
+        return VolumeError(subject, "memory", cause, "raise --max_memory, or take fewer --workers")
+
     def plan(
         self,
         original: Grid,
         grids: Sequence[Grid],
         stored_bytes: int,
         limit: int | None = None,
-        finer: int = 1,
     ) -> Plan | None:
         """Plan one case.
 
@@ -86,7 +124,6 @@ class Request:
             grids: The networks' grids.
             stored_bytes: What reading its files takes.
             limit: Most bytes beyond `fixed_bytes`; any if None.
-            finer: Make slabs at most 1 / `finer` of what they would be.
 
         Returns:
             The plan with the fewest windows that keeps the limit, or None if there is none.
@@ -104,18 +141,25 @@ class Request:
         writing = 4 * label + 3 * extra
         if self.rules:
             writing = max(writing, label + extra + bytes_needed(original.shape))
-        held = images + images // (4 * channels) + label + extra
+        held = images + images // (4 * channels) + label + extra + self._padding(grids)
         if self.on_host:
             held += max(footprint.window_bytes for footprint in self.footprints)
         room = None if limit is None else limit - held
-        # Probabilities are written in rows of the first axis, as they lie in their file.
-        axes = (0,) if self.probabilities else (0, 1, 2)
         there = room if self.on_host else None
-        cut = best_cut(original, self.footprints, grids, there, axes, finer)
+        cut = best_cut(original, self.footprints, grids, there, self.axes)
         if cut is None:
             return None
         plan = Plan(cut, reading, held + (cut.slab_bytes if self.on_host else 0), writing)
         return None if limit is not None and plan.bytes > limit else plan
+
+    def _padding(self, grids: Sequence[Grid]) -> int:
+        """Return the bytes of the images that are padded to a window."""
+        total = 0
+        for footprint, grid in zip(self.footprints, grids, strict=True):
+            padded = [max(n, r) for n, r in zip(grid.shape, footprint.window.roi_size, strict=True)]
+            if tuple(padded) != grid.shape:
+                total += 4 * footprint.channels * math.prod(padded)
+        return total
 
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -138,3 +182,8 @@ def parse_bytes(option: str, text: str) -> int:
             f"{option} must be a size such as 4GiB, or a share such as 80%; got {text!r}."
         )
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in words."""
+    return f"{count / 2**30:.3g} GiB" if count >= 1 << 30 else f"{count / 2**20:.0f} MiB"

@@ -14,18 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.postprocessing import apply
-from medseg.data.transforms import Prepared, Reading, canonical_grid, prepare_case
+from medseg.data.transforms import Prepared, Reading, prepare_case
 from medseg.inference.backends import BackendOptions, build_backend
 from medseg.inference.cuts import Box
 from medseg.inference.ensemble import check_together, mirror_axes, request_of, role_of
+from medseg.inference.ladder import Rung, exhausted, is_out_of_memory, rungs
 from medseg.inference.package import load_model
 from medseg.inference.plan import Plan
 from medseg.inference.settings import Settings, find_device
 from medseg.inference.slabs import Source, blocks
-from medseg.io import read_extent
 from medseg.io.write import label_dtype
 from medseg.networks.checkpoint import Trained
 
@@ -173,14 +172,7 @@ class Predictor:
             VolumeError: If a header is refused, or the memory does not suffice (`memory`).
         """
         series_uid = (reading or Reading()).series_uid
-        extents = [read_extent(path, series_uid) for path in images]
-        original = extents[0].grid
-        grids = [canonical_grid(original, each) for each in self.request.preprocessings]
-        stored = sum(extent.memory_bytes for extent in extents)
-        plan = self.request.plan(original, grids, stored, self.limit)
-        if plan is None:
-            raise out_of_memory(images[0])
-        return plan
+        return self.request.plan_files(images, series_uid, self.limit)[0]
 
     def open(
         self, images: Sequence[Path], reading: Reading | None = None, plan: Plan | None = None
@@ -236,7 +228,7 @@ class Predictor:
                 warnings.append(f"memory: not enough for {rung.words}; tried with less")
             else:
                 return Prediction(label, opened.grid, tuple(warnings), entropy)
-        raise out_of_memory("the case")
+        raise exhausted()
 
     def time_window(self) -> float:
         """Return the seconds that one window of each network takes, all together."""
@@ -263,31 +255,19 @@ class Predictor:
             apply(prediction.label, self.rules, values, prediction.grid.voxel_volume_ml)
         return prediction
 
-    def _rungs(self, opened: Opened) -> Iterator[_Rung]:
-        size = self.request.footprints[0].window.sw_batch_size
-        rung = _Rung(size, self.device, opened.plan)
-        yield rung
-        while rung.sw_batch_size > 1:
-            rung = replace(rung, sw_batch_size=rung.sw_batch_size // 2)
-            yield rung
-        if self.device.type != "cpu":
-            rung = replace(rung, device=torch.device("cpu"))
-            yield rung
+    def _rungs(self, opened: Opened) -> Iterator[Rung]:
         grids = [case.grid for case in opened.prepared]
-        for finer in _FINER:
-            plan = self.request.plan(opened.grid, grids, 0, None, finer)
-            if plan is not None:
-                yield replace(rung, plan=plan)
+        return rungs(self.request, opened.plan, opened.grid, grids, self.device, self.limit)
 
     def _label(
-        self, opened: Opened, rung: _Rung, uncertainty: bool, sink: Sink | None
+        self, opened: Opened, rung: Rung, uncertainty: bool, sink: Sink | None
     ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
         values = self.label_values.astype(label_dtype(int(self.label_values.max())))
         label = np.empty(opened.grid.shape, dtype=values.dtype)
         entropy = np.empty(opened.grid.shape, dtype=np.float32) if uncertainty else None
         with torch.inference_mode():
             sources = self._sources(opened, rung)
-            for box, logits in blocks(sources, opened.grid, rung.plan.cut, rung.device):
+            for box, logits in blocks(sources, opened.grid, rung.cut, rung.device):
                 place = tuple(slice(*span) for span in box)
                 label[place] = values[logits.max(dim=0).indices.cpu().numpy()]
                 if entropy is None and sink is None:
@@ -299,7 +279,7 @@ class Predictor:
                     sink(box, probabilities.half().cpu().numpy())
         return label, entropy
 
-    def _sources(self, opened: Opened, rung: _Rung) -> list[Source]:
+    def _sources(self, opened: Opened, rung: Rung) -> list[Source]:
         images: dict[int, Tensor] = {}
         sources = []
         members = zip(self._networks, self.request.footprints, opened.prepared, strict=True)
@@ -311,45 +291,7 @@ class Predictor:
         return sources
 
 
-_FINER = (4, 16)
-"""How much thinner slabs become where the memory did not suffice."""
-
-
-@dataclass(frozen=True)
-class _Rung:
-    """One way of labelling a case, each taking less than the one before."""
-
-    sw_batch_size: int
-    device: torch.device
-    plan: Plan
-
-    @property
-    def words(self) -> str:
-        slab = self.plan.cut.slab_bytes / 2**20
-        return (
-            f"{self.sw_batch_size} windows at a time and {slab:.0f} MiB of logits on {self.device}"
-        )
-
-
 def relative_entropy(probabilities: Tensor) -> Tensor:
     """Return the entropy over the first axis as a share of its largest value, in [0, 1]."""
     entropy: Tensor = torch.special.entr(probabilities).sum(dim=0)
-    return entropy.div_(math.log(max(len(probabilities), 2)))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that memory has run out, and nothing else."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # On a CPU PyTorch has no type of its own for it.
-    return "DefaultCPUAllocator: can't allocate memory" in str(error)
-
-
-def out_of_memory(subject: object) -> VolumeError:
-    """Return the error of a case that the memory does not suffice for."""
-    return VolumeError(
-        subject,
-        "memory",
-        "the memory does not suffice even in the smallest pieces",
-        "raise --max_memory, or take fewer --workers",
-    )
+    return entropy.div_(math.log(max(len(probabilities), 2))).clamp_(0, 1)  # against rounding

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medseg.core.errors import MedsegError, OptionError, VolumeError
-from medseg.data.transforms import Reading, canonical_grid
+from medseg.core.errors import MedsegError, OptionError
+from medseg.data.transforms import Reading
 from medseg.engine.progress import printable, track
 from medseg.inference.inputs import Job
-from medseg.inference.plan import Plan, Request
-from medseg.io import read_extent
+from medseg.inference.plan import Plan, Request, size
 
 SUPERVISOR_BYTES = 300 << 20
 """The process that hands out the cases: 230 MiB measured, and room for the list of cases."""
@@ -97,31 +96,11 @@ def _looked_at(
 ) -> Job:
     """Count a case in, or return it with the reason why it cannot be labelled."""
     try:
-        extents = [read_extent(path, reading.series_uid) for path in job.images]
-        original = extents[0].grid
-        grids = [canonical_grid(original, each) for each in request.preprocessings]
-        stored = sum(extent.memory_bytes for extent in extents)
-        plan = request.plan(original, grids, stored, limit)
-        if plan is None:
-            least = request.plan(original, grids, stored)
-            raise not_enough(job.images[0], request, least, limit)
+        plan, grid = request.plan_files(job.images, reading.series_uid, limit)
     except (MedsegError, OSError) as error:
         return replace(job, problem=str(error), code=getattr(error, "code", "unreadable"))
-    forecast.add(plan, math.prod(original.shape), request)
+    forecast.add(plan, math.prod(grid.shape), request)
     return job
-
-
-def not_enough(
-    subject: object, request: Request, plan: Plan | None, limit: int | None
-) -> VolumeError:
-    """Return the error of a case that cannot keep the memory allowed."""
-    reading = 0 if plan is None else plan.reading
-    there = 0 if limit is None else limit
-    cause = f"{size(there)} are left for a case; reading this one takes {size(reading)}"
-    if reading <= there:
-        window = max(footprint.window_bytes for footprint in request.footprints)
-        cause = f"{size(there)} are left for a case; one window takes {size(window)}, and its image"
-    return VolumeError(subject, "memory", cause, "raise --max_memory, or take fewer --workers")
 
 
 def check_space(folder: Path, forecast: Forecast) -> None:
@@ -173,8 +152,3 @@ def tell(forecast: Forecast, request: Request, workers: int, limit: int) -> None
     if forecast.windows > forecast.fewest:
         log.info("keeping it means predicting %.2f times the windows (%d without the limit)",
                  forecast.windows / forecast.fewest, forecast.fewest)  # fmt: skip
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in words."""
-    return f"{count / 2**30:.3g} GiB" if count >= 1 << 30 else f"{count / 2**20:.0f} MiB"

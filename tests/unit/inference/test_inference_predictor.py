@@ -16,7 +16,8 @@ from medseg.core.postprocessing import Rule
 from medseg.inference.ensemble import shared_rules
 from medseg.inference.files import probability_file
 from medseg.inference.gate import Gate
-from medseg.inference.predictor import Predictor, is_out_of_memory, relative_entropy
+from medseg.inference.ladder import is_out_of_memory
+from medseg.inference.predictor import Predictor, relative_entropy
 from medseg.inference.settings import Settings
 from medseg.io import write_volume
 from medseg.networks.checkpoint import Description, Trained
@@ -222,10 +223,14 @@ def test_thinner_slabs_give_the_same_labels(image, monkeypatch):
     predictor = Predictor([trained()])
     expected = predictor.predict([image]).label
     opened = predictor.open([image])
+    slabs = []
     for rung in predictor._rungs(opened):
+        slabs.append(rung.cut.slab_bytes)
         label, _ = predictor._label(opened, rung, False, None)
         np.testing.assert_array_equal(label, expected)
-    assert rung.plan.cut.windows > opened.plan.cut.windows
+    assert slabs == sorted(slabs, reverse=True)
+    assert slabs[-1] <= slabs[0] / 16
+    assert rung.cut.windows > opened.plan.cut.windows
 
 
 def test_when_the_least_does_not_suffice_the_case_fails_and_the_next_one_works(image):
