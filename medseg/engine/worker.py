@@ -30,8 +30,9 @@ def main(descriptor: int, supervisor: int) -> None:
         supervisor: Process id of the supervisor.
     """
     # Ctrl-C is the supervisor's, which lets running jobs finish. It started us with the signal
-    # blocked, so that none comes before this line.
+    # blocked, so that none comes before this line. So is SIGTERM, which batch systems send to all.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     pipe: Connection[Message, Any] = Connection(descriptor)
     inbox: SimpleQueue[bytes] = SimpleQueue()

@@ -6,8 +6,8 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -211,10 +211,11 @@ class Work:
         labelled = 0
         with terminations() as terminated, Claims(self._private / "claims") as claims:
             try:
-                outcomes = self._outcomes(jobs, claims, terminated)
-                for outcome in track(outcomes, "predicting", len(jobs), lambda o: o.job.case_id):
-                    labelled += self._note(outcome)
-                    claims.release(outcome.job.output)
+                with closing(self._outcomes(jobs, claims, terminated)) as outcomes:
+                    shown = track(outcomes, "predicting", len(jobs), lambda o: o.job.case_id)
+                    for outcome in shown:
+                        labelled += self._note(outcome)
+                        claims.release(outcome.job.output)
             finally:
                 self._journal.merge(self.options.output / JOURNAL_NAME)
                 sweep(self.options.output)
@@ -225,7 +226,7 @@ class Work:
 
     def _outcomes(
         self, jobs: Sequence[Job], claims: Claims, terminated: threading.Event
-    ) -> Iterator[Outcome[Job, Record]]:
+    ) -> Generator[Outcome[Job, Record]]:
         """Yield what becomes of each case."""
 
         def claim(job: Job) -> bool:

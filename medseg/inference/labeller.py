@@ -124,6 +124,21 @@ class Labeller:
         writing: queue.SimpleQueue[_Case | None] = queue.SimpleQueue()
         writer = threading.Thread(target=self._write_all, args=(writing, events), daemon=True)
         writer.start()
+        try:
+            yield from self._work_off(events, writing, unread)
+            reader.join()
+        finally:
+            # Nothing is left half written, and no thread runs on while the interpreter ends.
+            writing.put(None)
+            writer.join()
+
+    def _work_off(
+        self,
+        events: queue.SimpleQueue[_Case | None],
+        writing: queue.SimpleQueue[_Case | None],
+        unread: threading.Semaphore,
+    ) -> Iterator[tuple[int, Record]]:
+        """Run the network on what has been read, and yield what is over."""
         inside, reading = 0, True
         while reading or inside:
             case = events.get()
@@ -141,9 +156,6 @@ class Labeller:
                         continue
             inside -= 1
             yield case.key, case.record
-        writing.put(None)
-        for thread in (reader, writer):
-            thread.join()  # one that still runs while the interpreter ends would abort it
 
     def _read_all(
         self,
