@@ -21,8 +21,8 @@ Span = tuple[int, int]
 """First index, and one past the last."""
 
 _LATTICE = 9  # points along an axis
-_SLAB_VOXELS = 1 << 22
-"""Target voxels sampled at once; bounds the memory of the coordinates to about 50 MB."""
+_SLAB_VOXELS = 1 << 20
+"""Target voxels sampled at once; bounds the memory of the coordinates to about 100 MB."""
 
 _ALIGNED = 1e-3
 """Voxels: below this, a position counts as that of a voxel, and axes as parallel."""

@@ -281,7 +281,8 @@ def scale_intensity(image: Tensor, intensity: Sequence[str | list[float]]) -> No
 
 def _zscore(channel: Tensor) -> None:
     """Scale in place, with one copy of the voxels that are not zero."""
-    foreground = channel[channel != 0].numpy()
+    values = channel.numpy()
+    foreground = values[values != 0]  # by NumPy: PyTorch holds 24 bytes of indices for each
     if not foreground.size:
         return
     low, high = np.percentile(foreground, OUTLIER_PERCENTILES, overwrite_input=True)

@@ -248,6 +248,8 @@ def failure(error: Exception, code: str = "") -> Record:
     if isinstance(error, MedsegError):
         code = code or getattr(error, "code", "refused")
         return {"status": "failed", "code": code, "message": str(error)}
+    if isinstance(error, OSError):
+        return {"status": "failed", "code": code or "unreadable", "message": str(error)}
     message = f"{type(error).__name__}: {error}"
     lines = "".join(traceback.format_exception(error))
     return {"status": "failed", "code": code or "bug", "message": message, "traceback": lines}

