@@ -1,10 +1,12 @@
-"""Ctrl-C noted instead of raised, so that running jobs can finish."""
+"""Ctrl-C and SIGTERM noted instead of raised, so that running jobs can finish."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
@@ -46,3 +48,21 @@ class Interrupts:
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def terminations() -> Iterator[threading.Event]:
+    """Give what is set at SIGTERM, so that running jobs can finish. Main thread only."""
+    noted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        noted.set()
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGTERM, before)
