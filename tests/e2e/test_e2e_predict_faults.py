@@ -181,7 +181,7 @@ def mounted(tmp_path):
         folder = tmp_path / f"mount{len(mounts)}"
         folder.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-        if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
             pytest.skip("mounting needs root and the right to mount")
         mounts.append(folder)
         return folder
@@ -511,7 +511,7 @@ def test_nothing_of_the_patient_travels_and_nothing_is_executed(
     nib.save(image, tmp_path / "in" / "x.nii.gz")
     assert gzip.decompress((tmp_path / "in" / "x.nii.gz").read_bytes()).count(canary) == 5
     # Beneath the command line, whose flags are read from annotations by eval.
-    options = PredictOptions(tmp_path / "in", tmp_path / "out", (tiny_run,), workers=0,
+    options = PredictOptions(tmp_path / "in", tmp_path / "out", (tiny_run,), threads=1, workers=0,
                              uncertainty=True, probabilities=True)  # fmt: skip
     called = []
     for name in ("pickle.loads", "builtins.eval", "os.system"):
