@@ -198,10 +198,11 @@ class Labeller:
         plan = self._predictor.estimate(case.job.images, self._order.reading)
         case.bytes = plan.bytes
         self._gate.acquire(case.bytes)
+        case.opened = self._predictor.open(case.job.images, self._order.reading, plan)
+        # After the reader, which says in its own words what is wrong with a part that is absent.
         case.record["image_sha256"] = [
             sha256(part) for image in case.job.images for part in parts_of(image)
         ]
-        case.opened = self._predictor.open(case.job.images, self._order.reading, plan)
         case.record["windows"] = plan.cut.windows
         case.record["predicted_memory_bytes"] = self._predictor.request.fixed_bytes + plan.bytes
 

@@ -145,6 +145,8 @@ class Request:
         if self.rules:
             writing = max(writing, label + extra + bytes_needed(original.shape))
         held = images + images // (4 * channels) + label + extra + self._padding(grids)
+        if limit is not None and max(reading, writing, held) > limit:
+            return None  # at once: the windows of an absurd header take minutes to count
         if self.on_host:
             held += max(footprint.window_bytes for footprint in self.footprints)
         room = None if limit is None else limit - held
