@@ -101,15 +101,16 @@ class Request:
         stored = sum(extent.memory_bytes for extent in extents)
         plan = self.plan(original, grids, stored, limit)
         if plan is None:
-            raise self._not_enough(images[0], self.plan(original, grids, stored), limit or 0)
+            reading = self._reading(original, grids, stored)
+            raise self._not_enough(images[0], reading, limit or 0)
         return plan, original
 
-    def _not_enough(self, subject: Path, plan: Plan | None, there: int) -> VolumeError:
+    def _not_enough(self, subject: Path, reading: int, there: int) -> VolumeError:
         """Return the error of a case that cannot keep the memory allowed."""
         window = max(footprint.window_bytes for footprint in self.footprints)
         takes = f"one window takes {size(window)}, beside image and label map"
-        if plan is not None and plan.reading > there:
-            takes = f"reading this one takes {size(plan.reading)}"
+        if reading > there:
+            takes = f"reading this one takes {size(reading)}"
         cause = f"{size(there)} are left for a case; {takes}"
         return VolumeError(subject, "memory", cause, "raise --max_memory, or take fewer --workers")
 
@@ -133,12 +134,8 @@ class Request:
         """
         voxels = math.prod(original.shape)
         channels = self.footprints[0].channels
-        pairs = zip(self.preprocessings, grids, strict=True)
-        kept = {repr(preprocessing): math.prod(grid.shape) for preprocessing, grid in pairs}
-        images = 4 * channels * sum(kept.values())
-        largest = 4 * channels * max(kept.values())
-        # As stored and as float32; then, of each grid, the result and a copy to measure it.
-        reading = stored_bytes + 4 * channels * voxels + images + largest + largest // 4
+        images = 4 * channels * sum(self._kept(grids).values())
+        reading = self._reading(original, grids, stored_bytes)
         label = self.label_bytes * voxels
         extra = 4 * voxels if self.uncertainty else 0
         writing = 4 * label + 3 * extra
@@ -156,6 +153,18 @@ class Request:
             return None
         plan = Plan(cut, reading, held + (cut.slab_bytes if self.on_host else 0), writing)
         return None if limit is not None and plan.bytes > limit else plan
+
+    def _kept(self, grids: Sequence[Grid]) -> dict[str, int]:
+        """Return the voxels of each image that is held; equal preprocessings share one."""
+        pairs = zip(self.preprocessings, grids, strict=True)
+        return {repr(preprocessing): math.prod(grid.shape) for preprocessing, grid in pairs}
+
+    def _reading(self, original: Grid, grids: Sequence[Grid], stored_bytes: int) -> int:
+        """Return the bytes of a case while it is read and preprocessed."""
+        kept, value = self._kept(grids).values(), 4 * self.footprints[0].channels
+        # As stored and as float32; then, of each grid, the result and a copy to measure it.
+        read = stored_bytes + value * math.prod(original.shape)
+        return read + value * (sum(kept) + max(kept) + max(kept) // 4)
 
     def _padding(self, grids: Sequence[Grid]) -> int:
         """Return the bytes of the images that are padded to a window."""
