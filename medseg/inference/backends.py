@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -133,6 +134,8 @@ def _torch_runner(network: UNet, options: BackendOptions, device: torch.device) 
     network = network.to(device)
     if options.compile:
         # Each size of batch is compiled by itself: code for any size is slower, and can fail.
+        # Helper processes of the compiler, dozens by default, would count against the memory.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         run: Runner = torch.compile(network, dynamic=False)
     elif device.type == "cpu":
         # One window at a time stays in the caches and needs a fraction of the memory.

@@ -199,8 +199,11 @@ def _of_files(folder: Path, files: list[Path], channels: int, written: Format) -
     """Make each file a case; for several channels, group the files of nnU-Net's naming."""
     places = [_place(folder, file) for file in files]
     if channels == 1:
+        # nnU-Net's names end with 0000, all of them; in others four digits are a number.
+        named = all(place.name.endswith("_0000") for place in places)
         pairs = [
-            (_without_channel(place), [file]) for place, file in zip(places, files, strict=True)
+            (_without_channel(place) if named and not file.is_dir() else place, [file])
+            for place, file in zip(places, files, strict=True)
         ]
     else:
         groups: dict[Path, list[Path]] = defaultdict(list)

@@ -72,7 +72,9 @@ class Order:
         return [model_file(path, self._checkpoint(path)) for path in self.models]
 
     def _checkpoint(self, path: Path) -> str:
-        return "best" if is_package(path) else self.checkpoint
+        # Among runs, a package goes along with any checkpoint; alone, it refuses what it has not.
+        mixed = not all(map(is_package, self.models))
+        return "best" if mixed and is_package(path) else self.checkpoint
 
 
 @dataclass
@@ -117,7 +119,7 @@ class Labeller:
 
     def __call__(self, jobs: Iterator[Keyed]) -> Iterator[tuple[int, Record]]:
         """Label each job and yield its key and what became of it."""
-        events: queue.SimpleQueue[_Case | None] = queue.SimpleQueue()
+        events: queue.SimpleQueue[_Case | BaseException | None] = queue.SimpleQueue()
         unread = threading.Semaphore(1)  # one case waits for the network, no more
         reader = threading.Thread(target=self._read_all, args=(jobs, events, unread), daemon=True)
         reader.start()
@@ -134,7 +136,7 @@ class Labeller:
 
     def _work_off(
         self,
-        events: queue.SimpleQueue[_Case | None],
+        events: queue.SimpleQueue[_Case | BaseException | None],
         writing: queue.SimpleQueue[_Case | None],
         unread: threading.Semaphore,
     ) -> Iterator[tuple[int, Record]]:
@@ -142,6 +144,8 @@ class Labeller:
         inside, reading = 0, True
         while reading or inside:
             case = events.get()
+            if isinstance(case, BaseException):
+                raise case
             if case is None:
                 reading = False
                 continue
@@ -160,20 +164,24 @@ class Labeller:
     def _read_all(
         self,
         jobs: Iterator[Keyed],
-        events: queue.SimpleQueue[_Case | None],
+        events: queue.SimpleQueue[_Case | BaseException | None],
         unread: threading.Semaphore,
     ) -> None:
-        for key, job in jobs:
-            unread.acquire()
-            case = _Case(key, job)
-            self._stage("read", case, self._read)
-            events.put(case)
-        events.put(None)
+        try:
+            for key, job in jobs:
+                unread.acquire()
+                case = _Case(key, job)
+                self._stage("read", case, self._read)
+                events.put(case)
+        except BaseException as error:  # noqa: BLE001 - raised again where jobs are asked for
+            events.put(error)
+        else:
+            events.put(None)
 
     def _write_all(
         self,
         writing: queue.SimpleQueue[_Case | None],
-        events: queue.SimpleQueue[_Case | None],
+        events: queue.SimpleQueue[_Case | BaseException | None],
     ) -> None:
         while (case := writing.get()) is not None:
             self._stage("write", case, self._write)
@@ -230,6 +238,8 @@ class Labeller:
             files.append(job.uncertainty)
         if order.probabilities:
             files.append(job.probabilities)
+        for name in {job.uncertainty, job.probabilities} - set(files):
+            (order.output / name).unlink(missing_ok=True)  # of an earlier call, by other weights
         # Last, since a label map says that the case is done.
         self._write_label(order.output / job.output, result, job)
         hashes = {name: sha256(order.output / name) for name in files}

@@ -99,6 +99,9 @@ class Request:
         original = extents[0].grid
         grids = [canonical_grid(original, each) for each in self.preprocessings]
         stored = sum(extent.memory_bytes for extent in extents)
+        # A channel on another grid is read as float32 before it is brought onto the first one's.
+        others = [e.grid for e in extents[1:] if not e.grid.is_same(original)]
+        stored += 4 * max((math.prod(grid.shape) for grid in others), default=0)
         plan = self.plan(original, grids, stored, limit)
         if plan is None:
             reading = self._reading(original, grids, stored)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.postprocessing import apply
 from medseg.data.transforms import Prepared, Reading, prepare_case
@@ -269,7 +270,10 @@ class Predictor:
             sources = self._sources(opened, rung)
             for box, logits in blocks(sources, opened.grid, rung.cut, rung.device):
                 place = tuple(slice(*span) for span in box)
-                label[place] = values[logits.max(dim=0).indices.cpu().numpy()]
+                best = logits.max(dim=0)
+                if not bool(torch.isfinite(best.values).all()):
+                    raise not_finite()
+                label[place] = values[best.indices.cpu().numpy()]
                 if entropy is None and sink is None:
                     del logits
                     continue
@@ -297,3 +301,13 @@ def relative_entropy(probabilities: Tensor) -> Tensor:
     """Return the entropy over the first axis as a share of its largest value, in [0, 1]."""
     entropy: Tensor = torch.special.entr(probabilities).sum(dim=0)
     return entropy.div_(math.log(max(len(probabilities), 2))).clamp_(0, 1)  # against rounding
+
+
+def not_finite() -> VolumeError:
+    """Return the error of a case for which a network gives no numbers."""
+    return VolumeError(
+        "the case",
+        "no-finite-logits",
+        "the network gives NaN or infinite logits",
+        "see whether its training diverged, or take --precision float32",
+    )

@@ -15,7 +15,7 @@ from medseg.inference.inputs import Job, parts_of
 from medseg.inference.labeller import Order, Record, sha256
 from medseg.networks.checkpoint import Description
 
-_DECISIVE = ("checkpoint_sha256", "settings_sha256", "image_state")
+_DECISIVE = ("checkpoint_sha256", "settings_sha256", "image", "image_state")
 """A label map is as good as done only if none of these has changed."""
 
 
@@ -64,7 +64,7 @@ class Ledger:
         """Return one line of the journal."""
         return {
             "case_id": job.case_id,
-            "image": [str(path.absolute()) for path in job.images],
+            "image": _paths(job),
             "image_state": image_state(job),
             "reference": str(job.reference.absolute()) if job.reference else None,
             "output": job.output,
@@ -73,6 +73,12 @@ class Ledger:
             **outcome,
             "attempt": attempt,
         }
+
+    def is_of(self, job: Job, record: Mapping[str, Any]) -> bool:
+        """Return whether a record is about the same files, weights and options."""
+        files = {"image": _paths(job), "image_state": image_state(job)}
+        now = {**self.common, **files}
+        return all(record.get(key) == now[key] for key in _DECISIVE)
 
     def is_done(self, job: Job, record: Mapping[str, Any] | None) -> bool:
         """Return whether the same weights labelled the same files, and the results are as written.
@@ -87,8 +93,7 @@ class Ledger:
             or not isinstance(files := record.get("files"), dict)
         ):
             return False
-        now = {**self.common, "image_state": image_state(job)}
-        if any(record.get(key) != now[key] for key in _DECISIVE):
+        if not self.is_of(job, record):
             return False
         places = [(self.output / name, digest) for name, digest in files.items()]
         return all(path.is_file() and sha256(path) == digest for path, digest in places)
@@ -110,6 +115,10 @@ def decisive_settings(order: Order) -> Record:
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _paths(job: Job) -> list[str]:
+    return [str(path.absolute()) for path in job.images]
 
 
 def image_state(job: Job) -> list[list[int]]:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from medseg.core.errors import OptionError
@@ -74,17 +73,18 @@ class Work:
         self.allowed = parse_bytes("--max_memory", options.max_memory)
         self._private = options.output / PRIVATE
         self._journal = Journal(self._private)
-        self._started = datetime.now(UTC).isoformat()
+        self._known: dict[str, str] = {}  # when the records were made that were there before
         self._failed = 0
 
     @classmethod
     def of(cls, options: PredictOptions, workers: int) -> Work:
         """Find the networks and what they ask of each case."""
         settings = settings_of(options, workers)
-        is_file = Path(options.checkpoint).is_file()
+        is_named = options.checkpoint in ("best", "last")
+        is_path = not is_named and Path(options.checkpoint).is_file()
         order = Order(
             tuple(path.absolute() for path in (*options.run, *options.model)),
-            str(Path(options.checkpoint).absolute()) if is_file else options.checkpoint,
+            str(Path(options.checkpoint).absolute()) if is_path else options.checkpoint,
             settings,
             Reading(options.on_conflict, options.series_uid),
             options.output.absolute(),
@@ -144,6 +144,11 @@ class Work:
     def look_ahead(self) -> tuple[list[Job], Forecast]:
         """Return the cases that are to be done, and what they will take."""
         jobs = self.jobs()
+        self._known = {
+            job.output: record["time"]
+            for job in jobs
+            if (record := self._journal.newest(job.output)) is not None
+        }
         todo = [job for job in jobs if self.options.overwrite or not self._is_done(job)]
         if len(todo) < len(jobs):
             log.info("%d of %d cases are done already", len(jobs) - len(todo), len(jobs))
@@ -222,7 +227,9 @@ class Work:
             return False
         self._journal.refresh()
         newest = self._journal.newest(job.output)
-        if newest is None or str(newest["time"]) < self._started:
+        # Not by the clock: those of two machines may differ.
+        is_old = newest is None or newest.get("time") == self._known.get(job.output)
+        if is_old or not self.ledger.is_of(job, newest or {}):
             return True
         claims.release(job.output)
         return False

@@ -123,7 +123,7 @@ def load_content(path: Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint of tensors and plain values: "
-            f"{str(error).splitlines()[0]}"
+            f"{(str(error) or type(error).__name__).splitlines()[0]}"
         ) from error
     if not isinstance(content, dict) or content.get(KEY, {}).get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by this version of medseg.")

@@ -134,3 +134,18 @@ def test_no_input_is_ever_replaced(tmp_path):
     for source in (tmp_path, tmp_path / "a.nii.gz"):
         with pytest.raises(OptionError, match=r"a.nii.gz is an input and would be replaced"):
             list_jobs(source, 1, None, None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "cases"),
+    [
+        (["amos_0001", "amos_0002"], ["amos_0001", "amos_0002"]),
+        (["a_0000", "b_0000"], ["a", "b"]),
+        (["a_0000", "b"], ["a_0000", "b"]),
+    ],
+)
+def test_four_digits_are_a_channel_only_where_all_names_end_with_the_first(tmp_path, names, cases):
+    for name in names:
+        (tmp_path / f"{name}.nii.gz").write_bytes(b"")
+    jobs = list_jobs(tmp_path, 1, None, None, tmp_path / "out")
+    assert [job.case_id for job in jobs] == cases

@@ -345,3 +345,12 @@ def test_the_memory_really_taken_is_no_more_than_was_predicted(tmp_path, kind, l
     if limit_mib:
         assert peak <= limit_mib << 20
         assert factor > 1
+
+
+def test_logits_that_are_no_numbers_fail_the_case(image):
+    predictor = Predictor([trained()])
+    network = predictor._networks[0]
+    predictor._networks = [lambda windows: network(windows) * float("nan")]
+    with pytest.raises(VolumeError) as refusal:
+        predictor.predict([image])
+    assert refusal.value.code == "no-finite-logits"
