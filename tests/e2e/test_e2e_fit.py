@@ -175,7 +175,7 @@ def test_cases_that_trained_the_first_weights_stay_training_cases(
     assert {predictor.role(case_id) for case_id in task["val_cases"]} == {"training"}
     resumed = fit_flags(phantoms, run, data__fold=1, trainer__max_epochs=2)
     assert main(["fit", *resumed, "--ckpt_path", "last"]) == 0
-    again = Predictor.from_run(run, "last").description.task
+    again = Predictor.from_run(run, "last").descriptions[0].task
     assert again["earlier_cases"] == task["earlier_cases"]
 
 
