@@ -171,7 +171,7 @@ def test_cases_that_trained_the_first_weights_stay_training_cases(
     flags = fit_flags(phantoms, run, data__fold=1, trainer__max_epochs=1)
     assert main(["fit", *flags, "--init_from", str(tiny_run)]) == 0
     predictor = Predictor.from_run(run, "last")
-    task = predictor.description.task
+    task = predictor.descriptions[0].task
     assert {predictor.role(case_id) for case_id in task["val_cases"]} == {"training"}
     resumed = fit_flags(phantoms, run, data__fold=1, trainer__max_epochs=2)
     assert main(["fit", *resumed, "--ckpt_path", "last"]) == 0
