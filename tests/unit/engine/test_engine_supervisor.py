@@ -217,8 +217,10 @@ def test_many_small_jobs_leave_memory_and_descriptors_flat(start):
 
 
 SCRIPT = """
-import sys, threading, time
+import signal, sys, threading, time
 from pathlib import Path
+# A parent in the background passes on that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {folder!r})
 from engine_handlers import Start
 from medseg.engine.supervisor import supervise
@@ -285,8 +287,12 @@ def test_second_interrupt_ends_at_once(start, script):
 
 
 def test_ctrl_c_is_usual_again_afterwards(start):
-    run(start, echoes(range(2)))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run(start, echoes(range(2)))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_another_thread_may_supervise(start):
