@@ -22,6 +22,7 @@ from medseg.inference.gate import Gate
 from medseg.inference.inputs import Job, parts_of
 from medseg.inference.options import Format
 from medseg.inference.package import is_package, load_model, model_file
+from medseg.inference.plan import Request
 from medseg.inference.predictor import Opened, Prediction, Predictor, Sink
 from medseg.inference.settings import Settings
 from medseg.networks.checkpoint import Trained
@@ -67,6 +68,10 @@ class Order:
         """
         return [load_model(path, self._checkpoint(path)) for path in self.models]
 
+    def asked(self, request: Request) -> Request:
+        """Return what is asked of every case, with the maps that are written."""
+        return replace(request, probabilities=self.probabilities, uncertainty=self.uncertainty)
+
     def files(self) -> list[Path]:
         """Return the file whose content decides what each network predicts."""
         return [model_file(path, self._checkpoint(path)) for path in self.models]
@@ -104,11 +109,7 @@ class Labeller:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._predictor = Predictor(order.load(), order.settings)
-        self._predictor.request = replace(
-            self._predictor.request,
-            probabilities=order.probabilities,
-            uncertainty=order.uncertainty,
-        )
+        self._predictor.request = order.asked(self._predictor.request)
         names = list(self._predictor.descriptions[0].task["labels"])
         self._write_label = label_writer(
             order.format, names, self._predictor.label_values, order.reading.series_uid

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from medseg.core.errors import OptionError
@@ -97,11 +96,7 @@ class Work:
         if settings.tta:
             for description in descriptions:
                 mirror_axes(description)
-        request = replace(
-            request_of(members, settings, find_device(options.device)),
-            probabilities=options.probabilities,
-            uncertainty=options.uncertainty,
-        )
+        request = order.asked(request_of(members, settings, find_device(options.device)))
         names = [str(name) for name in (*options.run, *options.model)]
         ledger = Ledger.of(order, descriptions, names)
         return cls(options, order, request, ledger, workers)
@@ -144,19 +139,16 @@ class Work:
     def look_ahead(self) -> tuple[list[Job], Forecast]:
         """Return the cases that are to be done, and what they will take."""
         jobs = self.jobs()
-        self._known = {
-            job.output: record["time"]
-            for job in jobs
-            if (record := self._journal.newest(job.output)) is not None
-        }
-        todo = [job for job in jobs if self.options.overwrite or not self._is_done(job)]
+        todo = []
+        for job in jobs:
+            record = self._journal.newest(job.output)
+            if record is not None:
+                self._known[job.output] = record["time"]
+            if self.options.overwrite or not self.ledger.is_done(job, record):
+                todo.append(job)
         if len(todo) < len(jobs):
             log.info("%d of %d cases are done already", len(jobs) - len(todo), len(jobs))
         return look_at(todo, self.request, self.order.reading, self.case_bytes)
-
-    def _is_done(self, job: Job) -> bool:
-        """Return whether journal, input, networks and output all say so."""
-        return self.ledger.is_done(job, self._journal.newest(job.output))
 
     def tell_time(self, windows: int) -> None:
         """Time a window and log what all of them take."""
