@@ -145,7 +145,8 @@ def _best_cut(
     for footprint, (source, matrix) in zip(footprints, places, strict=True):
         target = Grid(shape, np.reshape(matrix, (4, 4)))
         networks.append((footprint, GridMap(Grid(source, np.eye(4)), target)))
-    found = [cut for axis in axes for cut in _cuts_along(shape, networks, axis, room)]
+    fewest = _all_windows(networks, (1, 1, 1))
+    found = [cut for axis in axes for cut in _cuts_along(shape, networks, axis, room, fewest)]
     return min(found, key=lambda cut: (cut.windows, cut.slab_bytes), default=None)
 
 
@@ -153,7 +154,7 @@ Networks = Sequence[tuple[Footprint, GridMap]]
 
 
 def _cuts_along(
-    shape: Sequence[int], networks: Networks, axis: int, room: int | None
+    shape: Sequence[int], networks: Networks, axis: int, room: int | None, fewest: int
 ) -> Iterator[Cut]:
     """Yield the cuts that fit: the whole if it does, or all kinds of pieces."""
     first, second = (other for other in range(3) if other != axis)
@@ -162,7 +163,7 @@ def _cuts_along(
             continue
         pieces = [1, 1, 1]
         pieces[first], pieces[second] = many, more
-        cut = _cut_with(shape, networks, axis, (pieces[0], pieces[1], pieces[2]))
+        cut = _cut_with(shape, networks, axis, (pieces[0], pieces[1], pieces[2]), fewest)
         if room is None or cut.slab_bytes <= room:
             yield cut
             if many == more == 1:
@@ -170,7 +171,11 @@ def _cuts_along(
 
 
 def _cut_with(
-    shape: Sequence[int], networks: Networks, axis: int, pieces: tuple[int, int, int]
+    shape: Sequence[int],
+    networks: Networks,
+    axis: int,
+    pieces: tuple[int, int, int],
+    fewest: int,
 ) -> Cut:
     largest = [math.ceil(n / p) for n, p in zip(shape, pieces, strict=True)]
     plane = math.prod(largest) // shape[axis]
@@ -181,13 +186,9 @@ def _cut_with(
         voxels = min(voxels, _SLANTED_VOXELS)
     step = min(max(voxels // plane, 1), shape[axis])
     slab = (_STEP_MAPS * 4 * classes + _SLANTED_BYTES * is_slanted) * step * plane
-    windows = fewest = 0
-    for footprint, grids in networks:
-        box = [((n - m) // 2, (n - m) // 2 + m) for n, m in zip(shape, largest, strict=True)]
-        slab += _held(footprint, grids, axis, box, step)
-        windows += _windows(footprint, grids, pieces)
-        fewest += _windows(footprint, grids, (1, 1, 1))
-    return Cut(axis, pieces, step, windows, fewest, slab)
+    box = [((n - m) // 2, (n - m) // 2 + m) for n, m in zip(shape, largest, strict=True)]
+    slab += sum(_held(footprint, grids, axis, box, step) for footprint, grids in networks)
+    return Cut(axis, pieces, step, _all_windows(networks, pieces), fewest, slab)
 
 
 def longest_span(grids: GridMap, axis: int, box: Sequence[Span], step: int) -> int:
@@ -213,6 +214,10 @@ def _held(footprint: Footprint, grids: GridMap, axis: int, box: Sequence[Span], 
     plane = math.prod(b - a for a, b in grids.needed(box)) // grids.source.shape[along]
     # The sums, one class of them while they move on, and the rows that are finished.
     return 4 * plane * ((footprint.classes + 2) * held + footprint.classes * rows)
+
+
+def _all_windows(networks: Networks, pieces: Sequence[int]) -> int:
+    return sum(_windows(footprint, grids, pieces) for footprint, grids in networks)
 
 
 def _windows(footprint: Footprint, grids: GridMap, pieces: Sequence[int]) -> int:
