@@ -9,13 +9,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from monai.transforms import Compose
+from torch.utils.data import DataLoader, default_collate
 
 from medseg.core.errors import OptionError
 from medseg.core.manifest import Manifest, load_manifest
+from medseg.data.augmentation import Augmentation, Augmenter
 from medseg.data.cache import Cache, Entry, Progress, default_folder
 from medseg.data.patches import NumberSampler, PatchDataset, VolumeDataset
-from medseg.data.transforms import Augmentation, Preprocessing
+from medseg.data.transforms import Preprocessing
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -110,11 +112,12 @@ class SegmentationData(pl.LightningDataModule):
             self._entries["train"] = self._cache.prepare(self.train_cases)
 
     def _patches(self) -> PatchDataset:
+        own = self.augmentation.transforms if self.augmentation else None
         return PatchDataset(
             self._entries["train"],
             self.patch_size,
             self.foreground,
-            self.augmentation.build() if self.augmentation else None,
+            Compose(own) if own else None,
             self.seed,
         )
 
@@ -123,7 +126,20 @@ class SegmentationData(pl.LightningDataModule):
         dataset = self._patches()
         for batch in range(batches):
             numbers = range(batch * self.batch_size, (batch + 1) * self.batch_size)
-            yield torch.stack([dataset[number]["image"] for number in numbers])
+            yield self.augmented(default_collate([dataset[number] for number in numbers]))["image"]
+
+    def augmented(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return a batch of patches, varied on the device where it is."""
+        if self.augmentation is None:
+            return batch
+        augmenter = Augmenter(self.augmentation, self.seed, self.preprocessing.spacing)
+        image, label = augmenter(batch["image"], batch["label"], batch["number"].tolist())
+        return {**batch, "image": image, "label": label}
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Vary training patches once they are on the device that trains."""
+        del dataloader_idx
+        return self.augmented(batch) if "number" in batch else batch
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return batches of {"image" (B, C, *patch_size), "label" (B, *patch_size)}."""

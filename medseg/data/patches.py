@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from medseg.data.cache import Entry
-from medseg.data.transforms import augmented
+from medseg.data.transforms import transformed
 
 
 class PatchDataset(Dataset[dict[str, Any]]):
@@ -25,7 +25,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         entries: Preprocessed cases.
         patch_size: Voxels of a patch; smaller images are padded with zeros.
         foreground: Share of the patches centred on a foreground voxel, its class drawn first.
-        augmentation: Transforms, or None.
+        transforms: MONAI's dictionary transforms, or None.
         seed: Of all draws.
     """
 
@@ -34,13 +34,13 @@ class PatchDataset(Dataset[dict[str, Any]]):
         entries: Sequence[Entry],
         patch_size: Sequence[int],
         foreground: float,
-        augmentation: Compose | None,
+        transforms: Compose | None,
         seed: int,
     ) -> None:
         self.entries = list(entries)
         self.patch_size = tuple(patch_size)
         self.foreground = foreground
-        self.augmentation = augmentation
+        self.transforms = transforms
         self.seed = seed
 
     def __getitem__(self, number: int) -> dict[str, Any]:
@@ -51,9 +51,9 @@ class PatchDataset(Dataset[dict[str, Any]]):
         corner = self._corner(rng, label.shape, entry.foreground())
         patch = _crop(image, corner, self.patch_size)
         target = _crop(label[None], corner, self.patch_size)[0]
-        if self.augmentation is not None:
+        if self.transforms is not None:
             draw = int(rng.integers(2**32))
-            patch, target = augmented(self.augmentation, patch, target, draw)
+            patch, target = transformed(self.transforms, patch, target, draw)
         return {"image": patch, "label": target, "number": number}
 
     def _case_of(self, number: int) -> int:

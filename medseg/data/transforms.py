@@ -1,4 +1,4 @@
-"""From files to network input, and what is varied in training. The only file that names MONAI's.
+"""From files to network input, and MONAI's transforms on patches: the only file that names them.
 
 The order of the axes is the array's own until `canonical`; from there on it is the target
 orientation, at the target spacing.
@@ -300,93 +300,33 @@ def _window(channel: Tensor, window: Sequence[float]) -> None:
     channel.clamp_(lower, upper).sub_(lower).mul_(2 / (upper - lower)).sub_(1)
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What is varied in training: the probability of each kind per patch.
-
-    Strengths follow nnU-Net's defaults (Isensee 2021, supplement), milder where a short training
-    is expected.
-
-    Attributes:
-        flip_axes: Axes that may be mirrored; only where anatomy allows (no left and right classes).
-        flip: Probability for each of these axes.
-        affine: Probability of rotation up to `rotation` degrees and scaling.
-        rotation: Largest angle about each axis, degrees.
-        scale: Largest relative change of size.
-        noise: Probability of Gaussian noise.
-        blur: Probability of Gaussian blur.
-        brightness: Probability of multiplication by 0.75 to 1.25.
-        gamma: Probability of a gamma curve, 0.7 to 1.5.
-        low_resolution: Probability of a patch sampled down and up again.
-        bias_field: Probability of a smooth multiplicative field, as MR coils make it.
-    """
-
-    flip_axes: list[int] = field(default_factory=list)
-    flip: float = 0.5
-    affine: float = 0.3
-    rotation: float = 15.0
-    scale: float = 0.2
-    noise: float = 0.1
-    blur: float = 0.1
-    brightness: float = 0.15
-    gamma: float = 0.2
-    low_resolution: float = 0.1
-    bias_field: float = 0.1
-
-    def build(self) -> Transforms:
-        """Return the transforms; they take and give {"image", "label"}, each (C, I, J, K)."""
-        from monai import transforms as monai
-
-        both, angle = ["image", "label"], np.deg2rad(self.rotation)
-        spatial = [
-            monai.RandFlipd(both, prob=self.flip, spatial_axis=axis) for axis in self.flip_axes
-        ]
-        affine = monai.RandAffined(
-            both,
-            prob=self.affine,
-            rotate_range=(angle,) * 3,
-            scale_range=(self.scale,) * 3,
-            mode=("bilinear", "nearest"),
-            padding_mode="border",
-        )
-        intensity = [
-            monai.RandGaussianNoised("image", prob=self.noise, std=0.1),
-            monai.RandGaussianSmoothd(
-                "image", prob=self.blur, sigma_x=_BLUR, sigma_y=_BLUR, sigma_z=_BLUR
-            ),
-            monai.RandScaleIntensityd("image", factors=0.25, prob=self.brightness),
-            monai.RandBiasFieldd("image", prob=self.bias_field, coeff_range=(0.0, 0.1)),
-            monai.RandSimulateLowResolutiond(
-                "image", prob=self.low_resolution, zoom_range=(0.5, 1.0)
-            ),
-            monai.RandAdjustContrastd(
-                "image", prob=self.gamma, gamma=(0.7, 1.5), retain_stats=True
-            ),
-        ]
-        return monai.Compose([*spatial, affine, *intensity])
-
-
-_BLUR = (0.5, 1.0)  # standard deviation in voxels
-
-
-def augmented(
+def transformed(
     transforms: Transforms, image: Tensor, label: Tensor, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Vary one patch; the draws depend on `seed` alone.
+    """Apply MONAI's dictionary transforms to one patch; the draws depend on `seed` alone.
 
     Args:
-        transforms: From `Augmentation.build`.
+        transforms: A `monai.transforms.Compose` over the keys image and label.
         image: Shape (C, I, J, K), float32.
         label: Class indices, shape (I, J, K), uint8.
         seed: Of all draws.
 
     Returns:
         Image and label in the same shapes and types.
+
+    Raises:
+        OptionError: If the transforms change the shape, which a patch has to keep.
     """
     transforms.set_random_state(seed=seed)
     with _plain_tensors():
         out = transforms({"image": image, "label": label[None].float()})
-    return out["image"].float(), out["label"][0].round().to(torch.uint8)
+    varied, target = out["image"].float(), out["label"][0].round().to(torch.uint8)
+    if varied.shape != image.shape or target.shape != label.shape:
+        raise OptionError(
+            f"data.transforms must keep the shape of a patch: image {tuple(image.shape)} became "
+            f"{tuple(varied.shape)}, label {tuple(label.shape)} became {tuple(target.shape)}."
+        )
+    return varied, target
 
 
 @contextmanager

@@ -176,10 +176,13 @@ class SegmentationModule(pl.LightningModule):
         """Move the averaged weights a little towards the current ones."""
         if self.averaged is None:
             return
+        # Early weights are forgotten sooner: a short training must not drag its start along.
+        decay = min(
+            self.ema_decay, (1 + self.trainer.global_step) / (10 + self.trainer.global_step)
+        )
         with torch.no_grad():
-            pairs = zip(self.averaged.parameters(), self.network.parameters(), strict=True)
-            for average, current in pairs:
-                average.lerp_(current, 1 - self.ema_decay)
+            average, current = self.averaged.parameters(), self.network.parameters()
+            torch._foreach_lerp_(list(average), list(current), 1 - decay)
 
     def on_validation_epoch_start(self) -> None:
         """Begin a validation with statistics that belong to the weights."""

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from monai import transforms as monai
 from torch.utils.data import DataLoader
 
 from medseg.data.patches import NumberSampler, PatchDataset
-from medseg.data.transforms import Augmentation
 
 
 class Memory:
@@ -30,13 +30,13 @@ class Memory:
         return np.array([[1, *self._where]], np.int32)
 
 
-def dataset(patch=(8, 8, 8), foreground=0.5, augmentation=None, seed=0, count=3):
+def dataset(patch=(8, 8, 8), foreground=0.5, transforms=None, seed=0, count=3):
     entries = [Memory("x" * (i + 1)) for i in range(count)]
-    return PatchDataset(entries, patch, foreground, augmentation, seed)
+    return PatchDataset(entries, patch, foreground, transforms, seed)
 
 
 def batches(workers, epoch):
-    data = dataset(augmentation=Augmentation(affine=1.0, noise=1.0).build())
+    data = dataset(transforms=monai.Compose([monai.RandGaussianNoised("image", prob=1.0)]))
     sampler = NumberSampler(6)
     sampler.set_epoch(epoch)
     return list(DataLoader(data, batch_size=2, sampler=sampler, num_workers=workers))

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from monai import transforms as monai
 from monai.data import MetaTensor
 from monai.transforms import Orientation, Spacing
 from scipy.spatial.transform import Rotation
@@ -14,12 +15,11 @@ from medseg.core.geometry import Grid
 from medseg.data.resample import GridMap, resample
 from medseg.data.transforms import (
     IGNORE_INDEX,
-    Augmentation,
     Preprocessing,
-    augmented,
     canonical_grid,
     prepare_case,
     scale_intensity,
+    transformed,
 )
 from medseg.io import write_volume
 
@@ -237,33 +237,27 @@ def test_resampling_swapped_axes_is_exact_and_a_shift_is_linear():
     torch.testing.assert_close(shifted, (values[:, :-1] + values[:, 1:]) / 2)
 
 
-def everything():
-    always = dict.fromkeys(
-        ("flip", "affine", "noise", "blur", "brightness", "gamma", "low_resolution", "bias_field"),
-        1.0,
-    )
-    return Augmentation(flip_axes=[0, 1, 2], **always).build()
-
-
-def test_augmentation_depends_on_its_seed_alone_and_keeps_labels_whole():
+def test_own_monai_transforms_depend_on_their_seed_alone():
     image, label = torch.rand(1, 12, 12, 12), torch.randint(0, 3, (12, 12, 12), dtype=torch.uint8)
     label[0] = IGNORE_INDEX
-    transforms = everything()
-    first = augmented(transforms, image.clone(), label.clone(), 11)
-    augmented(transforms, image.clone(), label.clone(), 12)
-    again = augmented(everything(), image.clone(), label.clone(), 11)
+    both = ["image", "label"]
+
+    def build():
+        return monai.Compose(
+            [monai.RandFlipd(both, prob=0.5, spatial_axis=0), monai.RandGaussianNoised("image", 1)]
+        )
+
+    used = build()
+    first = transformed(used, image.clone(), label.clone(), 11)
+    transformed(used, image.clone(), label.clone(), 12)
+    again = transformed(build(), image.clone(), label.clone(), 11)
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], image)
     assert set(first[1].unique().tolist()) <= {0, 1, 2, IGNORE_INDEX}
 
 
-def test_image_and_label_are_moved_together():
-    label = torch.zeros(16, 16, 16, dtype=torch.uint8)
-    label[3:9, 4:12, 6:13] = 1
-    spatial = Augmentation(flip_axes=[0, 1], flip=1.0, affine=1.0, noise=0, blur=0, brightness=0,
-                           gamma=0, low_resolution=0, bias_field=0).build()  # fmt: skip
-    image, moved = augmented(spatial, label[None].float(), label.clone(), 3)
-    assert int(moved.sum()) > 100
-    agree = ((image[0] > 0.5) == (moved == 1)).float().mean()
-    assert float(agree) > 0.98
+def test_own_monai_transforms_must_keep_the_shape():
+    crop = monai.Compose([monai.CenterSpatialCropd(["image", "label"], 4)])
+    with pytest.raises(OptionError, match=r"must keep the shape .* became \(1, 4, 4, 4\)"):
+        transformed(crop, torch.rand(1, 8, 8, 8), torch.zeros(8, 8, 8, dtype=torch.uint8), 0)

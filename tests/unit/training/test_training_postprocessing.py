@@ -12,10 +12,10 @@ import torch
 
 from medseg.core.errors import CheckpointError
 from medseg.core.postprocessing import Rule
+from medseg.data.augmentation import Augmentation
 from medseg.data.datamodule import SegmentationData
 from medseg.data.options import PhantomOptions
 from medseg.data.phantoms import write_phantoms
-from medseg.data.transforms import Augmentation
 from medseg.networks.checkpoint import Description, load_content, load_trained, store_postprocessing
 from medseg.networks.unet import Architecture
 from medseg.training.cli import fit
