@@ -48,8 +48,8 @@ class TimeShares(Profiler):
     def start(self, action_name: str) -> None:
         """Begin an action."""
         kind = self._kind(action_name)
-        if kind == END:  # what follows, post-processing for one, is no training
-            self._ended = self._ended or time.perf_counter()
+        if kind == END and self._ended is None:  # post-processing, for one, is no training
+            self._ended = time.perf_counter()
         if kind in (None, END) or (self._validating is not None and kind != VALIDATION):
             return
         if kind == VALIDATION:
@@ -74,7 +74,8 @@ class TimeShares(Profiler):
         """Return each kind's share of the time, `other` being the rest; None if nothing ran."""
         if self._begun is None or not self._sampled:
             return None
-        wall = (self._ended or time.perf_counter()) - self._begun
+        ended = time.perf_counter() if self._ended is None else self._ended
+        wall = ended - self._begun
         validation = self.seconds[VALIDATION]
         scale = (len(self.steps) or 1) / self._sampled if self._waits else 1.0
         parts = {k: v * scale for k, v in self.seconds.items() if k != VALIDATION}
@@ -108,13 +109,13 @@ class TimeShares(Profiler):
             self._validating, self._last = now, None
         elif self._validating is not None:
             # A trial validation comes before the training, and is no part of it.
-            self.seconds[VALIDATION] += now - self._validating if self._begun else 0.0
+            self.seconds[VALIDATION] += 0.0 if self._begun is None else now - self._validating
             self._validating = None
 
     def _next_step(self) -> None:
         """Take the time from the last batch to this one."""
         now = time.perf_counter()
-        self._begun = self._begun or now
+        self._begun = now if self._begun is None else self._begun
         if self._last is not None:
             self.steps.append(now - self._last)
         self._last = now
