@@ -35,6 +35,7 @@ class Pace(Callback):
 
     Attributes:
         found_learning_rate: What a range test before the training suggested.
+        began: Whether there was anything to train.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Pace(Callback):
         self._validation_started = 0.0
         self._validation_seconds = 0.0
         self._started = 0.0
+        self.began = False
         self._done_before: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,6 +59,7 @@ class Pace(Callback):
         """Note what the user chose, and when it began."""
         self._every = trainer.check_val_every_n_epoch
         self._started = time.monotonic()
+        self.began = True
         self._done_before = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:

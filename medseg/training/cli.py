@@ -275,6 +275,12 @@ class TrainingCLI(LightningCLI):
             self.model.optimization = dataclasses.replace(recipe, learning_rate=found)
             self.chosen.model.optimization.learning_rate = found
 
+    def after_fit(self) -> None:
+        """Say so if there was nothing to do."""
+        if not self.pace.began:
+            log.warning("nothing was left to train: the run had reached its max_time, max_steps or "
+                        "max_epochs. Give it more to go on.")  # fmt: skip
+
     def after_validate(self) -> None:
         """Print the Dice per class."""
         for name, value in self.trainer.callback_metrics.items():

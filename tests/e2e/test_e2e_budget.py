@@ -70,7 +70,7 @@ def test_a_validation_longer_than_the_rest_is_left_out_and_the_last_weights_are_
     assert float(curve[-1]["learning_rate"]) < 1e-4
 
 
-def test_a_resumed_run_has_the_time_that_was_left(phantoms, fit_flags, tmp_path):
+def test_a_resumed_run_has_the_time_that_was_left(phantoms, fit_flags, tmp_path, capsys):
     run = tmp_path / "resumed"
     flags = bounded(phantoms, fit_flags, run, data__steps_per_epoch=5)
     assert main(["fit", *flags, "--trainer.max_epochs", "4"]) == 0
@@ -85,6 +85,10 @@ def test_a_resumed_run_has_the_time_that_was_left(phantoms, fit_flags, tmp_path)
     expected = 1e-3 * 0.5 * (1 + math.cos(math.pi * (share - 0.05) / 0.95))
     assert float(curve[before]["learning_rate"]) == pytest.approx(expected, abs=3e-4)
     assert float(curve[-1]["learning_rate"]) < 1e-5
+    capsys.readouterr()
+    assert main(["fit", *flags, "--ckpt_path", "last"]) == 0
+    assert "nothing was left to train" in capsys.readouterr().err
+    assert rows(run) == curve
 
 
 @pytest.mark.parametrize(
