@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping
+
+from medseg.data.datamodule import SegmentationData
 from medseg.networks.norms import NORMS
+from medseg.training.module import SegmentationModule
 from medseg.training.schedule import Schedule
 
 SMALL_BATCH = 8
@@ -32,6 +37,22 @@ class Settings:
     steps_per_epoch: int
     schedule: Schedule
     early_stopping: bool
+
+
+def settings_of(
+    trainer: pl.Trainer, module: SegmentationModule, data: SegmentationData
+) -> Settings:
+    """Return the settings of a training that is about to start."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return Settings(
+        norm=module.description.norm,
+        batch_size=data.batch_size,
+        devices=trainer.world_size,
+        accumulate=trainer.accumulate_grad_batches,
+        steps_per_epoch=data.steps_per_epoch,
+        schedule=module.optimization.schedule,
+        early_stopping=any(isinstance(callback, EarlyStopping) for callback in callbacks),
+    )
 
 
 def advice(settings: Settings) -> list[str]:

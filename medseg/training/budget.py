@@ -71,10 +71,9 @@ class Pace(Callback):
         """Decide whether the next validation takes place."""
         if self._every is None:  # validation counts batches, not epochs
             return
-        timer = timer_of(trainer)
         if trainer.should_stop:
             trainer.check_val_every_n_epoch = 1
-        elif timer and (timer.time_remaining() or 0.0) < self._validation_seconds:
+        elif _less_left(trainer, self._validation_seconds):
             trainer.check_val_every_n_epoch = sys.maxsize
         else:
             trainer.check_val_every_n_epoch = self._every
@@ -90,8 +89,7 @@ class Pace(Callback):
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """End here if the time ran out meanwhile: one more step would need one more validation."""
         self._validation_seconds = time.monotonic() - self._validation_started
-        timer = timer_of(trainer)
-        if trainer.state.fn == "fit" and timer and (timer.time_remaining() or 0.0) <= 0:
+        if trainer.state.fn == "fit" and _less_left(trainer, 0.0):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
@@ -157,6 +155,15 @@ class FiniteLoss(Callback):
             f"{trainer.precision}). The checkpoints hold finite weights of before. To go on, "
             f"{', or '.join(ways)}; `medseg check` finds images that hold NaN."
         )
+
+
+def _less_left(trainer: pl.Trainer, seconds: float) -> bool:
+    """Return whether less time than that is left, as the first device sees it."""
+    timer = timer_of(trainer)
+    if timer is None:
+        return False
+    left = timer.time_remaining()
+    return bool(trainer.strategy.broadcast(left is not None and left < seconds))
 
 
 def budget_record(trainer: pl.Trainer) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback, EarlyStopping, RichProgressBar, Timer
+from pytorch_lightning.callbacks import Callback, RichProgressBar, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -28,13 +28,13 @@ from medseg.data.datamodule import SegmentationData
 from medseg.engine.progress import track
 from medseg.networks.checkpoint import KEY, Description, load_content, load_trained
 from medseg.networks.unet import Architecture, check_architecture
-from medseg.training.advice import Settings, advice
+from medseg.training.advice import advice, settings_of
 from medseg.training.budget import FiniteLoss, Pace
 from medseg.training.callbacks import Checkpoints, Curves, Record
 from medseg.training.contradictions import refuse_contradictions, refuse_differences
 from medseg.training.module import TRAINING_KEY, SegmentationModule
 from medseg.training.postprocessing import PostprocessingLearner
-from medseg.training.rate_finder import find_learning_rate
+from medseg.training.rate_finder import suggest_learning_rate
 from medseg.training.time_shares import TimeShares
 
 log = logging.getLogger("medseg")
@@ -244,34 +244,18 @@ class TrainingCLI(LightningCLI):
         log.info("norm %s, %d parameters", self.model.description.norm, count)
         log.info("%d cases to train on, %d to validate on", len(self.datamodule.train_cases),
                  len(self.datamodule.val_cases))  # fmt: skip
-        for sentence in advice(self._settings()):
+        for sentence in advice(settings_of(self.trainer, self.model, self.datamodule)):
             log.warning("%s", sentence)
         if self.chosen.find_learning_rate:
             self._find_learning_rate()
 
-    def _settings(self) -> Settings:
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        return Settings(
-            norm=self.model.description.norm,
-            batch_size=self.datamodule.batch_size,
-            devices=self.trainer.world_size,
-            accumulate=self.trainer.accumulate_grad_batches,
-            steps_per_epoch=self.datamodule.steps_per_epoch,
-            schedule=self.model.optimization.schedule,
-            early_stopping=any(isinstance(callback, EarlyStopping) for callback in callbacks),
-        )
-
     def _find_learning_rate(self) -> None:
         """Run the range test; with `use`, train at its suggestion."""
-        test = find_learning_rate(self.model, self.datamodule, _plain(self.chosen.trainer))
-        path = self.files.run_dir / "learning_rate.csv"
-        test.write(path)
-        recipe, found = self.model.optimization, test.suggestion()
-        log.info("range test, learning rate and smoothed loss (%s):\n%s", path, test.table())
-        log.info("suggested --model.optimization.learning_rate %g; set: %g", found,
-                 recipe.learning_rate)  # fmt: skip
+        settings = _plain(self.chosen.trainer)
+        found = suggest_learning_rate(self.model, self.datamodule, settings, self.files.run_dir)
         self.pace.found_learning_rate = found
         if self.chosen.find_learning_rate == "use":
+            recipe = self.model.optimization
             self.model.optimization = dataclasses.replace(recipe, learning_rate=found)
             self.chosen.model.optimization.learning_rate = found
 

@@ -179,3 +179,21 @@ def find_learning_rate(
     with isolate_rng():
         trainer.fit(copy.deepcopy(module), datamodule=data)
     return RangeTest(rise.rates, rise.losses)
+
+
+def suggest_learning_rate(
+    module: SegmentationModule, data: SegmentationData, settings: dict[str, Any], run_dir: Path
+) -> float:
+    """Run the range test, keep and show its curve, and return its suggestion.
+
+    Raises:
+        MedsegError: If the loss never fell.
+    """
+    test = find_learning_rate(module, data, settings)
+    path = run_dir / "learning_rate.csv"
+    test.write(path)
+    log.info("range test, learning rate and smoothed loss (%s):\n%s", path, test.table())
+    found = test.suggestion()
+    log.info("suggested --model.optimization.learning_rate %g; set: %g", found,
+             module.optimization.learning_rate)  # fmt: skip
+    return found

@@ -50,6 +50,12 @@ def training_progress(trainer: pl.Trainer) -> float:
     return min(max(shares), 1.0)
 
 
+def shared_progress(trainer: pl.Trainer) -> float:
+    """Return the share done, the same on every device: their clocks differ a little."""
+    progress = training_progress(trainer)
+    return float(trainer.strategy.broadcast(progress)) if timer_of(trainer) else progress
+
+
 def timer_of(trainer: pl.Trainer) -> Timer | None:
     """Return what knows the time left of `max_time`, if that bounds the training."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]

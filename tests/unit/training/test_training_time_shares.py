@@ -69,3 +69,16 @@ def test_what_follows_the_training_does_not_count(clock):
 def test_a_training_without_a_step_has_no_shares():
     assert TimeShares().shares() is None
     assert TimeShares().seconds_per_batch() is None
+
+
+def test_on_a_gpu_one_step_in_many_waits_and_stands_for_the_others(clock, monkeypatch):
+    waits = []
+    monkeypatch.setattr(time_shares.torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(time_shares.torch.cuda, "synchronize", lambda: waits.append(clock[0]))
+    profiler = TimeShares()
+    for _ in range(4 * time_shares.SAMPLE_EVERY):
+        step(profiler, clock)
+    # Six actions a step, each with two marks.
+    assert len(waits) == 4 * 12
+    assert profiler.shares()["backward"] == pytest.approx(0.3, abs=0.01)
+    assert profiler.shares()["other"] == pytest.approx(0.1, abs=0.02)
