@@ -152,7 +152,8 @@ class FiniteLoss(Callback):
             ways.insert(0, "take --trainer.precision bf16-mixed or 32-true: float16 ends at 65504")
         raise DivergenceError(
             f"the loss of step {step} is not finite (learning rate {rate:.3g}, precision "
-            f"{trainer.precision}). The checkpoints hold finite weights of before. To go on, "
+            f"{trainer.precision}). Checkpoints, if there are any, hold the finite weights of "
+            "before: resume with --ckpt_path last. To get further, "
             f"{', or '.join(ways)}; `medseg check` finds images that hold NaN."
         )
 
@@ -183,10 +184,9 @@ def budget_record(trainer: pl.Trainer) -> dict[str, Any]:
         if isinstance(callback, Pace):
             found = callback.found_learning_rate
     timer = timer_of(trainer)
+    module = cast("SegmentationModule", trainer.lightning_module)
     return {
-        "learning_rate": cast(
-            "SegmentationModule", trainer.lightning_module
-        ).optimization.learning_rate,
+        "learning_rate": module.optimization.learning_rate,
         "found_learning_rate": found,
         "max_seconds": timer and _duration(timer),
         "schedule_done": round(training_progress(trainer), 4),
