@@ -27,6 +27,7 @@ from medseg.study.options import BenchmarkOptions
 from medseg.study.peers import benchmark_peer
 from medseg.study.reading import benchmark_reading
 from medseg.study.scoring import benchmark_scoring
+from medseg.study.training_time import benchmark_training
 from medseg.training.loss import supervised_loss
 from medseg.training.module import Optimization, SegmentationModule
 
@@ -61,7 +62,7 @@ class Timing:
 
 
 def benchmark(options: BenchmarkOptions) -> int:
-    """Time the norms, the reader, the metrics, the backends or folder inference; log a table.
+    """Time what was asked for; log a table.
 
     Raises:
         OptionError: If a norm is unknown, or a number is not possible.
@@ -80,8 +81,9 @@ def benchmark(options: BenchmarkOptions) -> int:
         return benchmark_peer(options)
     if options.what in ("memory", "endurance"):
         return benchmark_limits(options)
-    if options.what == "backends":
-        benchmark_backends(options)
+    others = {"backends": benchmark_backends, "training": benchmark_training}
+    if options.what in others:
+        others[options.what](options)
         return 0
     timings = [time_norm(norm, options) for norm in options.norms]
     device = "cuda" if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"

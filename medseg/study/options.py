@@ -35,7 +35,9 @@ class BenchmarkOptions:
         batch_size: Patches in a step.
         steps: Steps that are timed, after as many that are not (at most 10).
         output: Also write the table here, as JSON.
-        what: steps times training steps of each norm; reading times the strict reader against
+        what: steps times training steps of each norm; training times `medseg fit` on phantoms with
+            and without augmentation against the bare network's forward and backward, and tells
+            where the time goes; reading times the strict reader against
             nibabel, in `steps` readings; metrics times the scores of one organ against MONAI's,
             SimpleITK's and, where it is installed, surface-distance's, in up to 5 rounds; backends
             times prediction of windows of `patch_size`, `batch_size` of them at once, by each
@@ -59,9 +61,9 @@ class BenchmarkOptions:
     batch_size: int = 2
     steps: int = 20
     output: Path | None = None
-    what: Literal["steps", "reading", "metrics", "backends", "nnunet", "memory", "endurance"] = (
-        "steps"
-    )
+    what: Literal[
+        "steps", "training", "reading", "metrics", "backends", "nnunet", "memory", "endurance"
+    ] = "steps"
     run: Path | None = None
     checkpoint: str = "last"
     input: Path | None = None

@@ -18,8 +18,10 @@ from pytorch_lightning.callbacks import Callback
 from medseg.core import environment
 from medseg.core.runs import RunFiles, atomic_text, write_json
 from medseg.networks.checkpoint import whole_checkpoint
+from medseg.training.budget import budget_record
 from medseg.training.module import SegmentationModule
 from medseg.training.postprocessing import PostprocessingLearner
+from medseg.training.time_shares import time_record
 
 log = logging.getLogger("medseg")
 
@@ -190,6 +192,8 @@ class Record(Callback):
             "peak_memory_mib": round(_peak_memory_mib(), 1),
             "parameters": sum(p.numel() for p in module.network.parameters()),
             "best_val_dice": self.checkpoints.best,
+            **budget_record(trainer),
+            **time_record(trainer),
             "postprocessing": self.learner.record,
             "device": _device_name(pl_module.device),
             "precision": str(trainer.precision),
@@ -213,7 +217,8 @@ class Record(Callback):
 def _samples(trainer: pl.Trainer) -> int:
     """Return the patches seen so far."""
     batch_size = int(trainer.datamodule.batch_size)  # type: ignore[attr-defined]
-    return trainer.global_step * batch_size * trainer.accumulate_grad_batches
+    # Batches, not steps times accumulate_grad_batches: the last step of an epoch may have fewer.
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) * batch_size
 
 
 def _peak_memory_mib() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import logging
 import signal
@@ -11,11 +12,11 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import Callback, RichProgressBar, Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -27,10 +28,14 @@ from medseg.data.datamodule import SegmentationData
 from medseg.engine.progress import track
 from medseg.networks.checkpoint import KEY, Description, load_content, load_trained
 from medseg.networks.unet import Architecture, check_architecture
+from medseg.training.advice import advice, settings_of
+from medseg.training.budget import FiniteLoss, Pace
 from medseg.training.callbacks import Checkpoints, Curves, Record
 from medseg.training.contradictions import refuse_contradictions, refuse_differences
 from medseg.training.module import TRAINING_KEY, SegmentationModule
 from medseg.training.postprocessing import PostprocessingLearner
+from medseg.training.rate_finder import suggest_learning_rate
+from medseg.training.time_shares import TimeShares
 
 log = logging.getLogger("medseg")
 
@@ -115,6 +120,13 @@ class TrainingCLI(LightningCLI):
             default=None,
             help="Run directory or checkpoint whose weights the training starts from.",
         )
+        parser.add_argument(
+            "--find_learning_rate",
+            type=bool | Literal["use"],
+            default=False,
+            help="Try rising learning rates for 100 steps before the training, write the curve to "
+            "learning_rate.csv and log a suggestion; `use` also trains with it.",
+        )
         parser.link_arguments("data.task", "model.task", apply_on="instantiate")
         parser.set_defaults({"trainer.num_sanity_val_steps": 0})
 
@@ -147,6 +159,11 @@ class TrainingCLI(LightningCLI):
                 f"{self.files.run_dir} already holds a run. Resume with --ckpt_path last, "
                 "or choose another --run_dir."
             )
+        if chosen.find_learning_rate and chosen.ckpt_path:
+            raise OptionError(
+                "--find_learning_rate is for the start of a training; a resumed one keeps its "
+                "learning rate. Drop --find_learning_rate or --ckpt_path."
+            )
         if chosen.ckpt_path:
             chosen.ckpt_path = str(self.files.checkpoint(str(chosen.ckpt_path)))
 
@@ -163,8 +180,14 @@ class TrainingCLI(LightningCLI):
         learner = PostprocessingLearner(self.files.checkpoints)
         record = Record(self.files, curves, checkpoints, learner)
         # In this order: the clock stops, what was kept is learned from, all is recorded.
-        self.trainer_defaults = {"callbacks": [curves, checkpoints, learner, record]}
+        self.pace = Pace()
+        callbacks: list[Callback] = [FiniteLoss(), curves, checkpoints, self.pace, learner, record]
         settings = self.chosen.trainer
+        if settings.max_time:  # before Pace, which asks whether it ends the training
+            callbacks.insert(0, Timer(_plain(settings.max_time)))
+        self.trainer_defaults = {"callbacks": callbacks}
+        if settings.profiler is None:
+            kwargs["profiler"] = TimeShares()
         watched = sys.stderr.isatty()
         if settings.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = watched
@@ -215,17 +238,42 @@ class TrainingCLI(LightningCLI):
             here.task["mirror_axes"] = sorted(both)
 
     def before_fit(self) -> None:
-        """Say where the run lies."""
+        """Say where the run lies and what to think of; find the learning rate if asked."""
         count = sum(p.numel() for p in self.model.network.parameters())
         log.info("run directory: %s", self.files.run_dir)
         log.info("norm %s, %d parameters", self.model.description.norm, count)
         log.info("%d cases to train on, %d to validate on", len(self.datamodule.train_cases),
                  len(self.datamodule.val_cases))  # fmt: skip
+        for sentence in advice(settings_of(self.trainer, self.model, self.datamodule)):
+            log.warning("%s", sentence)
+        if self.chosen.find_learning_rate:
+            self._find_learning_rate()
+
+    def _find_learning_rate(self) -> None:
+        """Run the range test; with `use`, train at its suggestion."""
+        settings = _plain(self.chosen.trainer)
+        found = suggest_learning_rate(self.model, self.datamodule, settings, self.files.run_dir)
+        self.pace.found_learning_rate = found
+        if self.chosen.find_learning_rate == "use":
+            recipe = self.model.optimization
+            self.model.optimization = dataclasses.replace(recipe, learning_rate=found)
+            self.chosen.model.optimization.learning_rate = found
+
+    def after_fit(self) -> None:
+        """Say so if there was nothing to do."""
+        if not self.pace.began:
+            log.warning("nothing was left to train: the run had reached its max_time, max_steps or "
+                        "max_epochs. Give it more to go on.")  # fmt: skip
 
     def after_validate(self) -> None:
         """Print the Dice per class."""
         for name, value in self.trainer.callback_metrics.items():
             log.info("%-24s %.4f", name, float(value))
+
+
+def _plain(value: Any) -> Any:
+    """Return a namespace of settings as a dict, and any other value as it is."""
+    return value.as_dict() if hasattr(value, "as_dict") else value
 
 
 class SaveConfig(SaveConfigCallback):
@@ -238,6 +286,7 @@ class SaveConfig(SaveConfigCallback):
             # Without the checkpoint: who takes this file for a new run does not want to resume.
             config = self.config.clone()
             config.ckpt_path = None
+            config.find_learning_rate = False
             with atomic_text(RunFiles(config.run_dir).config) as file:
                 file.write(self.parser.dump(config, skip_none=False))
             self.already_saved = True

@@ -21,7 +21,7 @@ from medseg.networks.unet import Architecture, UNet, check_architecture
 from medseg.networks.window import SlidingWindow
 from medseg.training.contradictions import refuse_contradictions
 from medseg.training.loss import dice_ce, supervised_loss
-from medseg.training.schedule import Schedule, learning_rate_factor, training_progress
+from medseg.training.schedule import Schedule, learning_rate_factor, shared_progress
 
 TRAINING_KEY = "medseg_training"
 """Where a checkpoint keeps the settings that a resumed run cannot change."""
@@ -161,7 +161,7 @@ class SegmentationModule(pl.LightningModule):
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
         """Set the learning rate from the progress of the training."""
         recipe = self.optimization
-        progress = training_progress(self.trainer)
+        progress = shared_progress(self.trainer)
         rate = recipe.learning_rate * learning_rate_factor(recipe.schedule, progress, recipe.warmup)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate

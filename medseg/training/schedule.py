@@ -43,8 +43,20 @@ def training_progress(trainer: pl.Trainer) -> float:
         # `ready` already counts the batch at hand.
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
         shares.append((trainer.current_epoch + done / batches) / trainer.max_epochs)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
-            spent = callback.time_elapsed()
-            shares.append(spent / max(spent + left, 1e-9))
+    timer = timer_of(trainer)
+    if timer and (left := timer.time_remaining()) is not None:
+        spent = timer.time_elapsed()
+        shares.append(spent / max(spent + left, 1e-9))
     return min(max(shares), 1.0)
+
+
+def shared_progress(trainer: pl.Trainer) -> float:
+    """Return the share done, the same on every device: their clocks differ a little."""
+    progress = training_progress(trainer)
+    return float(trainer.strategy.broadcast(progress)) if timer_of(trainer) else progress
+
+
+def timer_of(trainer: pl.Trainer) -> Timer | None:
+    """Return what knows the time left of `max_time`, if that bounds the training."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, Timer)), None)

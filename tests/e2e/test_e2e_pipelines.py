@@ -25,6 +25,7 @@ TEXTS = [
     "docs/export.md",
     "docs/predict.md",
     "docs/scale.md",
+    "docs/budget.md",
 ]
 
 

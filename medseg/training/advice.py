@@ -1,0 +1,90 @@
+"""What the settings of a training do that its figures will not show; said before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping
+
+from medseg.data.datamodule import SegmentationData
+from medseg.networks.norms import NORMS
+from medseg.training.module import SegmentationModule
+from medseg.training.schedule import Schedule
+
+SMALL_BATCH = 8
+"""Batch norm's error rises below about so many samples (Wu & He 2018, arXiv 1803.08494, fig. 1)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings that are looked at.
+
+    Attributes:
+        norm: A row of the norm registry.
+        batch_size: Patches in one forward pass on one device.
+        devices: Devices that train together.
+        accumulate: Batches behind one optimizer step.
+        steps_per_epoch: Batches in an epoch.
+        schedule: Of the learning rate.
+        early_stopping: Whether the training may end before its schedule does.
+    """
+
+    norm: str
+    batch_size: int
+    devices: int
+    accumulate: int
+    steps_per_epoch: int
+    schedule: Schedule
+    early_stopping: bool
+
+
+def settings_of(
+    trainer: pl.Trainer, module: SegmentationModule, data: SegmentationData
+) -> Settings:
+    """Return the settings of a training that is about to start."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return Settings(
+        norm=module.description.norm,
+        batch_size=data.batch_size,
+        devices=trainer.world_size,
+        accumulate=trainer.accumulate_grad_batches,
+        steps_per_epoch=data.steps_per_epoch,
+        schedule=module.optimization.schedule,
+        early_stopping=any(isinstance(callback, EarlyStopping) for callback in callbacks),
+    )
+
+
+def advice(settings: Settings) -> list[str]:
+    """Return one sentence for each setting that a user should know about; often none."""
+    found = []
+    batch_dependent = NORMS[settings.norm].batch_dependent
+    shared = settings.devices if settings.norm == "sync_batch" else 1
+    batch = settings.batch_size * shared
+    if batch_dependent and settings.accumulate > 1:
+        found.append(
+            f"norm {settings.norm!r} takes its statistics over the {batch} patches of a batch, "
+            f"not over the {batch * settings.accumulate} behind a step: accumulated gradients do "
+            "not enlarge its batch. Take --model.norm instance or group, or a larger "
+            "--data.batch_size."
+        )
+    elif batch_dependent and batch < SMALL_BATCH:
+        found.append(
+            f"norm {settings.norm!r} at batch {batch}: its error rises below about {SMALL_BATCH} "
+            "samples (Wu & He 2018, on photographs; a 3D patch has more voxels to average over). "
+            "Compare with --model.norm instance or group, which do not depend on the batch."
+        )
+    if settings.steps_per_epoch % settings.accumulate:
+        left = settings.steps_per_epoch % settings.accumulate
+        found.append(
+            f"data.steps_per_epoch {settings.steps_per_epoch} is no multiple of "
+            f"trainer.accumulate_grad_batches {settings.accumulate}: the last step of each epoch "
+            f"has the gradients of {left} batches only, divided by {settings.accumulate}."
+        )
+    if settings.early_stopping and settings.schedule != "constant":
+        found.append(
+            f"early stopping with the {settings.schedule} schedule ends the training at a high "
+            "learning rate, before the part in which the weights settle. Bound the time instead "
+            "(--trainer.max_time), or take --model.optimization.schedule constant."
+        )
+    return found

@@ -1,0 +1,55 @@
+"""What is said before a training starts."""
+
+import pytest
+
+from medseg.networks.norms import NORMS
+from medseg.training.advice import SMALL_BATCH, Settings, advice
+
+QUIET = {
+    "norm": "instance",
+    "batch_size": 2,
+    "devices": 1,
+    "accumulate": 1,
+    "steps_per_epoch": 250,
+    "schedule": "cosine",
+    "early_stopping": False,
+}
+
+
+def said(**changes):
+    return " ".join(advice(Settings(**QUIET | changes)))
+
+
+def test_nothing_is_said_where_nothing_is_to_say():
+    assert said() == ""
+    assert said(norm="batch", batch_size=SMALL_BATCH) == ""
+    assert said(accumulate=5) == ""
+    assert said(early_stopping=True, schedule="constant") == ""
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_small_batch_is_told_of_norms_that_depend_on_it_and_of_no_other(norm):
+    assert ("error rises below" in said(norm=norm)) is NORMS[norm].batch_dependent
+    told = said(norm=norm, accumulate=5)
+    assert ("accumulated gradients do not enlarge" in told) is NORMS[norm].batch_dependent
+
+
+def test_accumulation_names_both_batches_and_the_alternative():
+    told = said(norm="batch", batch_size=2, accumulate=5)
+    assert "over the 2 patches of a batch, not over the 10 behind a step" in told
+    assert "--model.norm instance or group" in told
+
+
+def test_devices_share_the_batch_of_sync_batch_only():
+    assert said(norm="sync_batch", batch_size=2, devices=4) == ""
+    assert "at batch 2" in said(norm="batch", batch_size=2, devices=4)
+
+
+def test_an_epoch_that_ends_within_a_step_is_told():
+    assert "gradients of 2 batches only, divided by 4" in said(accumulate=4)
+
+
+def test_early_stopping_under_a_falling_rate_is_told():
+    told = said(early_stopping=True)
+    assert "high learning rate" in told
+    assert "--trainer.max_time" in told
