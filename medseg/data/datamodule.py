@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -146,12 +147,41 @@ class SegmentationData(pl.LightningDataModule):
         return DataLoader(
             self._patches(),
             batch_size=self.batch_size,
-            sampler=NumberSampler(self.steps_per_epoch * self.batch_size),
+            sampler=self._sampler(),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
+    def _sampler(self) -> NumberSampler:
+        """Return the numbers of the next epoch's patches: they follow from the training's progress.
+
+        Lightning tells samplers the epoch too late for a resumed run, and the batch not at all.
+        """
+        trainer = self.trainer
+        if trainer is None:
+            return NumberSampler(self.steps_per_epoch, self.batch_size, lambda: 0)
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        return NumberSampler(
+            self.steps_per_epoch,
+            self.batch_size,
+            lambda: int(progress.total.ready),
+            trainer.global_rank,
+            trainer.world_size,
+        )
+
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return one whole volume at a time."""
+        """Return one whole volume at a time; each device its own ones."""
+        rank, size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        places = range(rank, len(self._entries["val"]), size)
+        return DataLoader(VolumeDataset(self._entries["val"]), batch_size=1, sampler=places)
+
+    def volumes(self) -> DataLoader[dict[str, Any]]:
+        """Return all validation volumes, one at a time, on every device."""
         return DataLoader(VolumeDataset(self._entries["val"]), batch_size=1)
+
+    @property
+    def content_digest(self) -> str:
+        """Names what is trained on: the files' content, the preprocessing and its code."""
+        names = [entry.folder.name for entry in self._entries["train"]]
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

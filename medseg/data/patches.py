@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,26 +100,47 @@ class VolumeDataset(Dataset[dict[str, Any]]):
 
 
 class NumberSampler(Sampler[int]):
-    """Numbers of the patches of one epoch; Lightning tells the epoch by `set_epoch`.
+    """Numbers of the patches that one device sees in one epoch.
+
+    Batch n of a training holds, over all devices, the same patches whatever their number; each
+    device takes its part of it. Where an epoch was cut off, its rest follows.
 
     Args:
-        patches: Patches in an epoch.
+        batches: Batches in an epoch.
+        batch_size: Patches in a batch, on one device.
+        started: Tells how many batches of the training were started so far.
+        rank: This device's number.
+        world_size: Number of devices.
     """
 
-    def __init__(self, patches: int) -> None:
-        self.patches = patches
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch the next numbers are for."""
-        self.epoch = epoch
+    def __init__(
+        self,
+        batches: int,
+        batch_size: int,
+        started: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.batches = batches
+        self.batch_size = batch_size
+        self.started = started
+        self.rank = rank
+        self.world_size = world_size
 
     def __len__(self) -> int:
-        return self.patches
+        return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.patches
-        return iter(range(first, first + self.patches))
+        first = self.started()
+        left = self.batches - first % self.batches
+        for batch in range(first, first + left):
+            yield from numbers_of_batch(batch, self.batch_size, self.rank, self.world_size)
+
+
+def numbers_of_batch(batch: int, batch_size: int, rank: int, world_size: int) -> range:
+    """Return the numbers of the patches of one batch on one device."""
+    first = (batch * world_size + rank) * batch_size
+    return range(first, first + batch_size)
 
 
 def _crop(array: NDArray[Any], corner: Sequence[int], size: Sequence[int]) -> Tensor:

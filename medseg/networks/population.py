@@ -18,14 +18,15 @@ def frozen_statistics(network: nn.Module) -> Iterator[None]:
     Recomputing a level for its gradient would otherwise move them a second time.
     """
     layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    kept = [layer.momentum for layer in layers]
+    kept = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
+        layer.num_batches_tracked = None
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, kept, strict=True):
-            layer.momentum = momentum
+        for layer, (momentum, tracked) in zip(layers, kept, strict=True):
+            layer.momentum, layer.num_batches_tracked = momentum, tracked
 
 
 @torch.no_grad()

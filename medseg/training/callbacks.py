@@ -1,4 +1,4 @@
-"""What a training leaves behind: curves, checkpoints, a record."""
+"""What a training leaves behind: curves and a record."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pytorch_lightning.callbacks import Callback
 
 from medseg.core import environment
 from medseg.core.runs import RunFiles, atomic_text, write_json
-from medseg.networks.checkpoint import whole_checkpoint
 from medseg.training.budget import budget_record
+from medseg.training.checkpoints import Checkpoints, irreproducible
 from medseg.training.module import SegmentationModule
 from medseg.training.postprocessing import PostprocessingLearner
 from medseg.training.time_shares import time_record
@@ -95,51 +95,6 @@ class Curves(Callback):
             writer.writerows(self.rows)
 
 
-class Checkpoints(Callback):
-    """Keep `last` after every epoch and `best` by validation Dice, whole or not at all.
-
-    Args:
-        folder: Where they lie.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.best: float | None = None
-        self._fresh: float | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Keep the best Dice so far."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.best = state_dict["best"]
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Have the last weights validated where max_steps ends the training within an epoch."""
-        if 0 < trainer.max_steps <= trainer.global_step:
-            trainer.should_stop = True
-
-    def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Note the new validation Dice; checkpoints are written at the end of the epoch."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._fresh = float(trainer.callback_metrics["val/dice"])
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write `last`, and `best` if this epoch was validated and is the best."""
-        cast("SegmentationModule", pl_module).settle()
-        better = self._fresh is not None and (self.best is None or self._fresh > self.best)
-        if better:
-            self.best = self._fresh
-        self._fresh = None
-        for name in ("best", "last") if better else ("last",):
-            self._save(trainer, self.folder / f"{name}.ckpt")
-
-    def _save(self, trainer: pl.Trainer, path: Path) -> None:
-        with whole_checkpoint(path) as temporary:
-            trainer.save_checkpoint(temporary)
-
-
 class Record(Callback):
     """Write fit.json when the training ends.
 
@@ -198,6 +153,10 @@ class Record(Callback):
             "device": _device_name(pl_module.device),
             "precision": str(trainer.precision),
             "threads": torch.get_num_threads(),
+            "devices": trainer.world_size,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "reproducible": not (reasons := irreproducible(trainer)),
+            "irreproducible_because": reasons,
             "platform": platform.platform(),
             "seed": data.seed,
             "data_set": data.manifest.name,
@@ -218,7 +177,8 @@ def _samples(trainer: pl.Trainer) -> int:
     """Return the patches seen so far."""
     batch_size = int(trainer.datamodule.batch_size)  # type: ignore[attr-defined]
     # Batches, not steps times accumulate_grad_batches: the last step of an epoch may have fewer.
-    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) * batch_size
+    batches = int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+    return batches * batch_size * trainer.world_size
 
 
 def _peak_memory_mib() -> float:

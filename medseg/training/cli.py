@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import logging
+import os
 import signal
 import sys
 import time
@@ -30,7 +31,8 @@ from medseg.networks.checkpoint import KEY, Description, load_content, load_trai
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.training.advice import advice, settings_of
 from medseg.training.budget import FiniteLoss, Pace
-from medseg.training.callbacks import Checkpoints, Curves, Record
+from medseg.training.callbacks import Curves, Record
+from medseg.training.checkpoints import Checkpoints
 from medseg.training.contradictions import refuse_contradictions, refuse_differences
 from medseg.training.module import TRAINING_KEY, SegmentationModule
 from medseg.training.postprocessing import PostprocessingLearner
@@ -96,6 +98,18 @@ def _with_saved_config(verb: str, arguments: list[str]) -> list[str]:
     return ["--config", str(config), *arguments] if config.is_file() else arguments
 
 
+_RUN_DIR = "MEDSEG_RUN_DIR"
+"""Tells the processes of further devices where the run lies, which may be named by the time."""
+
+
+def _restarted() -> bool:
+    """Return whether torchrun or SLURM started this command again after it was killed."""
+    counts = (
+        os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    )
+    return any(count != "0" for count in counts)
+
+
 class TrainingCLI(LightningCLI):
     """Lightning CLI with a run directory, checked before any work is done."""
 
@@ -150,10 +164,15 @@ class TrainingCLI(LightningCLI):
             chosen.data.batch_size,
         )
         self.files = RunFiles(chosen.run_dir or self._new_run_dir())
+        # Lightning starts the processes of further devices with this one's command line.
+        os.environ[_RUN_DIR] = str(self.files.run_dir)
         chosen.run_dir = self.files.run_dir
         if self.subcommand == "validate" and not chosen.ckpt_path:
             chosen.ckpt_path = "best"
         used = any(self.files.checkpoints.glob("*.ckpt"))
+        if self.subcommand == "fit" and used and not chosen.ckpt_path and _restarted():
+            log.info("started again by torchrun or SLURM: %s goes on", self.files.run_dir)
+            chosen.ckpt_path = "last"
         if self.subcommand == "fit" and used and not chosen.ckpt_path:
             raise OptionError(
                 f"{self.files.run_dir} already holds a run. Resume with --ckpt_path last, "
@@ -170,6 +189,10 @@ class TrainingCLI(LightningCLI):
     def _new_run_dir(self) -> Path:
         if self.subcommand != "fit":
             raise OptionError("validate needs --run_dir, the folder of a trained run.")
+        if "LOCAL_RANK" in os.environ:
+            if _RUN_DIR in os.environ:
+                return Path(os.environ[_RUN_DIR])
+            raise OptionError("under torchrun and SLURM fit needs --run_dir, the same for all.")
         name = load_manifest(self.chosen.data.manifest, self.chosen.data.root).name
         return Path("runs") / f"{name}_{self.chosen.model.norm}_{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -199,14 +222,11 @@ class TrainingCLI(LightningCLI):
             kwargs["enable_model_summary"] = False
         kwargs["default_root_dir"] = self.files.run_dir
         kwargs["enable_checkpointing"] = False  # ours are whole or absent, and synced to disk
+        kwargs["use_distributed_sampler"] = False  # ours knows each device's patches
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
             raise OptionError(f"trainer: {error}") from error
-        if trainer.world_size > 1:
-            raise OptionError(
-                f"medseg trains on one device; got {trainer.world_size}. Set --trainer.devices 1."
-            )
         return trainer
 
     def _logger(self) -> TensorBoardLogger | bool:
@@ -214,8 +234,28 @@ class TrainingCLI(LightningCLI):
             return False
         return TensorBoardLogger(self.files.run_dir, name="tensorboard", version="")
 
+    def _refuse_devices(self) -> None:
+        """Refuse what cannot be trained on these devices.
+
+        Raises:
+            OptionError: In words, with the way out.
+        """
+        devices, cases = self.trainer.world_size, len(self.datamodule.val_cases)
+        if devices > cases:
+            raise OptionError(
+                f"each device validates cases of its own: {cases} validation cases allow at most "
+                f"{cases} devices; got {devices}. Set --trainer.devices."
+            )
+        device = self.trainer.strategy.root_device.type
+        if self.model.description.norm == "sync_batch" and device != "cuda":
+            raise OptionError(
+                f"sync_batch needs a GPU (PyTorch's SyncBatchNorm); got {device}. "
+                "Take --model.norm batch on one device, or group or instance on many."
+            )
+
     def after_instantiate_classes(self) -> None:
-        """Refuse what contradicts the checkpoint; load the weights to start from."""
+        """Refuse what contradicts devices or checkpoint; load the weights to start from."""
+        self._refuse_devices()
         self.datamodule.progress = track
         if self.chosen.ckpt_path:
             self._refuse_contradictions(load_content(Path(self.chosen.ckpt_path)))

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from medseg.core.errors import OptionError
+from medseg.data.patches import numbers_of_batch
 from medseg.data.transforms import IGNORE_INDEX
 from medseg.networks.checkpoint import KEY, Description, Trained
 from medseg.networks.norms import DEFAULT_GROUPS, NORMS
@@ -27,6 +29,9 @@ TRAINING_KEY = "medseg_training"
 """Where a checkpoint keeps the settings that a resumed run cannot change."""
 
 log = logging.getLogger("medseg")
+
+_DRAWS = 3
+"""Sets PyTorch's draws (dropout) apart from those of the data under the same seed."""
 
 POPULATION_BATCHES = 50
 """Batches from which the batch statistics of averaged weights are measured."""
@@ -120,7 +125,7 @@ class SegmentationModule(pl.LightningModule):
         self.learn_postprocessing = learn_postprocessing
         i, j, k = task["patch_size"]
         self.window = SlidingWindow((i, j, k), overlap, sw_batch_size, skip_empty)
-        self._dice: list[Tensor] = []
+        self._scores: dict[str, Tensor] = {}
         self._settled_at = -1
 
     @property
@@ -159,34 +164,50 @@ class SegmentationModule(pl.LightningModule):
         return self.optimization.build(self.network)
 
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
-        """Set the learning rate from the progress of the training."""
+        """Set the learning rate, and the seed of dropout, from the progress of the training."""
         recipe = self.optimization
         progress = shared_progress(self.trainer)
         rate = recipe.learning_rate * learning_rate_factor(recipe.schedule, progress, recipe.warmup)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
+        self._seed_draws(self._first_number)
+
+    @property
+    def _first_number(self) -> int:
+        """Number of the first patch of the batch at hand."""
+        trainer = self.trainer
+        batch = trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        return numbers_of_batch(batch, data.batch_size, trainer.global_rank, trainer.world_size)[0]
+
+    def _seed_draws(self, number: int) -> None:
+        """Have what PyTorch draws depend on (seed, number): a resumed run draws the same."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        words = np.random.SeedSequence([data.seed, _DRAWS, number]).generate_state(2)
+        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
     def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
-        """Return the loss of one batch of patches."""
-        loss = supervised_loss(self.network.heads(batch["image"]), batch["label"])
+        """Return the loss of one batch of patches, that of all devices taken as one batch."""
+        heads = self.network.heads(batch["image"])
+        loss = supervised_loss(heads, batch["label"], across=self.trainer.world_size > 1)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Move the averaged weights a little towards the current ones."""
+    def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
+        """Take a step, and move the averaged weights a little towards the new ones."""
+        super().optimizer_step(*arguments, **settings)
         if self.averaged is None:
             return
         # Early weights are forgotten sooner: a short training must not drag its start along.
-        decay = min(
-            self.ema_decay, (1 + self.trainer.global_step) / (10 + self.trainer.global_step)
-        )
+        steps = self.trainer.global_step
+        decay = min(self.ema_decay, (1 + steps) / (10 + steps))
         with torch.no_grad():
             average, current = self.averaged.parameters(), self.network.parameters()
             torch._foreach_lerp_(list(average), list(current), 1 - decay)
 
     def on_validation_epoch_start(self) -> None:
         """Begin a validation with statistics that belong to the weights."""
-        self._dice.clear()
+        self._scores.clear()
         if self.trainer.state.fn == "fit":
             self.settle()
 
@@ -198,6 +219,7 @@ class SegmentationModule(pl.LightningModule):
         if self.averaged is None or self._settled_at == self.trainer.global_step:
             return
         if NORMS[self.description.norm].eval_differs:
+            self._seed_draws(0)  # the same on every device
             measure_population(self.averaged, self._population())
         self._settled_at = self.trainer.global_step
 
@@ -209,12 +231,23 @@ class SegmentationModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
         """Predict one whole volume by the sliding window and score it on the training grid."""
         logits = self.window(batch["image"], self.judged)
-        self.log("val/loss", dice_ce(logits, batch["label"]), batch_size=1)
-        self._dice.append(hard_dice(logits.argmax(1), batch["label"], len(self.class_names)))
+        loss = dice_ce(logits, batch["label"])
+        dice = hard_dice(logits.argmax(1), batch["label"], len(self.class_names))
+        self._scores[batch["case_id"][0]] = torch.cat([loss.reshape(1).double().cpu(), dice])
 
     def on_validation_epoch_end(self) -> None:
-        """Log Dice per class and their mean: over cases first, then over foreground classes."""
-        per_class = torch.stack(self._dice).nanmean(dim=0)
+        """Log Dice per class and their mean: over cases first, then over foreground classes.
+
+        Every device has scored its own cases; all log the same figures, over each case once.
+        """
+        scores = self._scores
+        if self.trainer.world_size > 1:
+            parts: list[dict[str, Tensor]] = [{}] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, scores)
+            scores = {case: row for part in parts for case, row in part.items()}
+        rows = torch.stack([scores[case] for case in sorted(scores)])
+        per_class = rows[:, 1:].nanmean(dim=0)
+        self.log("val/loss", rows[:, 0].mean().float())
         self.log("val/dice", per_class.nanmean().nan_to_num(0.0))
         for name, value in zip(self.class_names[1:], per_class, strict=True):
             self.log(f"val/dice_{name}", value)

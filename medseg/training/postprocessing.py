@@ -44,7 +44,8 @@ class PostprocessingLearner(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn for each checkpoint with its own weights; once if both hold the same step."""
         module = cast("SegmentationModule", pl_module)
-        if not module.learn_postprocessing or not sum(trainer.num_val_batches):
+        wanted = module.learn_postprocessing and any(trainer.num_val_batches)
+        if not wanted or not trainer.is_global_zero:
             return
         started = time.monotonic()
         paths = [self.folder / f"{name}.ckpt" for name in ("best", "last")]
@@ -70,10 +71,10 @@ class PostprocessingLearner(Callback):
 def _cases(trainer: pl.Trainer, module: SegmentationModule, network: UNet) -> Iterator[Case]:
     """Yield prediction, reference and voxel volume of each validation case, one at a time."""
     data = trainer.datamodule  # type: ignore[attr-defined]
-    count = int(sum(trainer.num_val_batches))
-    batches = itertools.islice(data.val_dataloader(), count)
+    volumes = data.volumes()
+    count = min(int(sum(trainer.num_val_batches)) * trainer.world_size, len(volumes))
     cases = {case.case_id: case for case in data.val_cases}
-    for batch in track(batches, "learning post-processing", count):
+    for batch in track(itertools.islice(volumes, count), "learning post-processing", count):
         (case_id,) = batch["case_id"]
         image = batch["image"].to(module.device)
         with torch.inference_mode(), trainer.precision_plugin.val_step_context():

@@ -141,13 +141,15 @@ def trainer_and_module(seen, **changes):
         for n, m in enumerate(maps)
     ]
     data = SimpleNamespace(
-        val_dataloader=lambda: loader,
+        volumes=lambda: loader,
         val_cases=[SimpleNamespace(case_id=str(n), images=("x",)) for n in range(4)],
         manifest=SimpleNamespace(file=lambda name: name),
         preprocessing=SimpleNamespace(spacing=[1.0, 1.0, 2.0]),
     )
     trainer = SimpleNamespace(
         num_val_batches=[4],
+        world_size=1,
+        is_global_zero=True,
         datamodule=data,
         precision_plugin=SimpleNamespace(val_step_context=nullcontext),
     )

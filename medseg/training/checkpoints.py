@@ -1,0 +1,203 @@
+"""Checkpoints: whole or absent, and where a training is interrupted, so that it goes on exactly."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from medseg.core.errors import CheckpointError
+from medseg.networks.checkpoint import whole_checkpoint
+from medseg.training.module import SegmentationModule
+from medseg.training.schedule import timer_of
+
+SAVE_SECONDS = 600
+"""Within a long epoch `last` is written this often: a power cut loses no more."""
+
+log = logging.getLogger("medseg")
+
+
+class Checkpoints(Callback):
+    """Keep `last` after every epoch and `best` by validation Dice, whole or not at all.
+
+    Also keep `last` after the running step when SIGTERM or Ctrl-C arrives, and every ten minutes.
+    A second Ctrl-C ends at once; so does any signal within a validation, where the step's weights
+    are those of an earlier `last` plus steps that a resumed run takes again.
+
+    Args:
+        folder: Where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best: float | None = None
+        self._fresh: float | None = None
+        self._saved = 0.0
+        self._signal = 0
+        self._handlers: dict[int, Any] = {}
+        self._resumed: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the best Dice so far, and what a resumed run must agree with."""
+        return {"best": self.best, **self._resumed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best = state_dict["best"]
+        self._resumed = {key: value for key, value in state_dict.items() if key != "best"}
+
+    def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Compare with what was trained on before; take over the signals."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        here = {"data": data.content_digest, "threads": torch.get_num_threads()}
+        _compare(here, self._resumed, trainer)
+        self._resumed = here
+        self._saved = time.monotonic()
+        self._signal = 0
+        slurm = isinstance(_environment(trainer), SLURMEnvironment)  # where Lightning requeues
+        for number in (signal.SIGINT,) if slurm else (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._note)
+
+    def on_train_end(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Give the signals back."""
+        self._release()
+
+    def on_exception(
+        self, _trainer: pl.Trainer, _module: pl.LightningModule, _error: BaseException
+    ) -> None:
+        """Give the signals back."""
+        self._release()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _out: Any, _batch: Any, index: int
+    ) -> None:
+        """Keep `last` if it is time to, and end if a signal came.
+
+        Where max_steps ends the training within an epoch, have the last weights validated.
+        """
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+        due = time.monotonic() - self._saved > SAVE_SECONDS
+        signalled, due = _of_any_device(trainer, self._signal, due)
+        # Elsewhere something is under way that a checkpoint does not hold.
+        if (signalled or due) and _between_steps(trainer, index):
+            self._keep(trainer, pl_module, "last")
+        if signalled and _between_steps(trainer, index):
+            self._end(signalled)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """End a validation at once; `last` is whole."""
+        if self._signal and trainer.world_size == 1:
+            self._end(self._signal)
+
+    def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Note the new validation Dice; checkpoints are written at the end of the epoch."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._fresh = float(trainer.callback_metrics["val/dice"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write `last`, and `best` if this epoch was validated and is the best."""
+        better = self._fresh is not None and (self.best is None or self._fresh > self.best)
+        if better:
+            self.best = self._fresh
+        self._fresh = None
+        for name in ("best", "last") if better else ("last",):
+            self._keep(trainer, pl_module, name)
+        signalled, _ = _of_any_device(trainer, self._signal, False)
+        if signalled and not trainer.should_stop:
+            self._end(signalled)
+
+    def _keep(self, trainer: pl.Trainer, module: pl.LightningModule, name: str) -> None:
+        cast("SegmentationModule", module).settle()
+        path = self.folder / f"{name}.ckpt"
+        if trainer.is_global_zero:
+            with whole_checkpoint(path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(path)  # gathers and waits; only the first device writes
+        self._saved = time.monotonic()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._signal:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def _end(self, number: int) -> None:
+        log.info("interrupted; go on with --run_dir %s --ckpt_path last", self.folder.parent)
+        raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
+
+    def _release(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+
+def _environment(trainer: pl.Trainer) -> Any:
+    return getattr(trainer.strategy, "cluster_environment", None)
+
+
+def _of_any_device(trainer: pl.Trainer, number: int, due: bool) -> tuple[int, bool]:
+    """Return the signal and the due save of whichever device has one: all act together."""
+    if trainer.world_size == 1:
+        return number, due
+    both = torch.tensor([number, due], device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MAX)
+    return int(both[0]), bool(both[1])
+
+
+def _between_steps(trainer: pl.Trainer, index: int) -> bool:
+    """Return whether no gradient is being accumulated, and neither validation nor epoch end due."""
+    after = index + 1
+    batches, every = trainer.num_training_batches, trainer.val_check_batch
+    ends = after >= batches or trainer.should_stop
+    validates = isinstance(every, int) and every < batches and after % every == 0
+    return after % trainer.accumulate_grad_batches == 0 and not ends and not validates
+
+
+def _compare(here: dict[str, Any], there: dict[str, Any], trainer: pl.Trainer) -> None:
+    """Compare a resumed run with what it was.
+
+    Raises:
+        CheckpointError: If its training data are others now.
+    """
+    if not there:
+        return
+    if there["data"] != here["data"]:
+        raise CheckpointError(
+            "the training data, or the code that prepares them, changed since the checkpoint was "
+            "written: an exact continuation is not possible. Train anew, or start from its weights "
+            "with --init_from."
+        )
+    if there["threads"] != here["threads"]:
+        log.warning(
+            "the run began with %d threads and goes on with %d: the weights will differ from those "
+            "of an undisturbed run in their last bits.",
+            there["threads"],
+            here["threads"],
+        )
+    if timer_of(trainer):
+        log.warning(
+            "a training bounded by time goes on with the time it has left; how many steps that is "
+            "depends on the machine, so the weights are not those of an undisturbed run."
+        )
+
+
+def irreproducible(trainer: pl.Trainer) -> list[str]:
+    """Return why the same command may give other weights; nothing if it gives the same bits."""
+    reasons = []
+    if timer_of(trainer):
+        reasons.append("bounded by time: the number of steps depends on the machine")
+    if (
+        trainer.strategy.root_device.type != "cpu"
+        and not torch.are_deterministic_algorithms_enabled()
+    ):
+        reasons.append("on a GPU without --trainer.deterministic true")
+    return reasons
