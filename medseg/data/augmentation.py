@@ -136,9 +136,10 @@ class Augmenter:
         places = F.affine_grid(theta.to(image.device), [1, 1, *label.shape], align_corners=False)
         if elastic:
             places = places + _waves(rng, size, places)
+        places = places.to(image.dtype)
         moved = F.grid_sample(image[None], places, padding_mode="border", align_corners=False)
         image.copy_(moved[0])
-        classes = label[None, None].float()
+        classes = label[None, None].to(image.dtype)
         nearest = F.grid_sample(
             classes, places, mode="nearest", padding_mode="border", align_corners=False
         )

@@ -27,7 +27,7 @@ def dice_ce(logits: Tensor, label: Tensor, across: bool = False) -> Tensor:
         across: Over the batches of all devices, as if they were one. The gradient that DDP then
             averages is that of this loss.
     """
-    logits = logits.float()
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     target = label.long()
     entropy = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="sum")
     counted = target != IGNORE_INDEX
