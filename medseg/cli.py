@@ -72,6 +72,11 @@ VERBS = {
         "medseg.inference.export:export",
         "medseg.inference.options:ExportOptions",
     ),
+    "study": Verb(
+        "train, predict and score a grid of runs, or all folds of one; resumable",
+        "medseg.study.execute:study",
+        "medseg.study.options:StudyOptions",
+    ),
     "benchmark": Verb(
         "measure on this machine: training steps of each norm, reading, metrics, backends",
         "medseg.study.benchmark:benchmark",

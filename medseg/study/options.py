@@ -1,4 +1,4 @@
-"""The flags of `medseg demo` and `medseg benchmark`."""
+"""The flags of `medseg demo`, `medseg benchmark` and `medseg study`."""
 
 from __future__ import annotations
 
@@ -71,3 +71,30 @@ class BenchmarkOptions:
     cases: int | None = None
     peer_python: Path | None = None
     predict_flags: str = ""
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Options of `medseg study`.
+
+    Attributes:
+        config: A study (YAML with a `grid`), or configuration files of `medseg fit` for a study of
+            one variant.
+        output: Folder of the runs, the out-of-fold predictions and the report.
+        folds: Folds of a study of one variant, as in 0,1,2; all takes every fold that has files.
+        workers: Runs side by side.
+        threads: CPU threads of each run; 0 shares the cores among the workers.
+        shard: Do only a share of the runs, INDEX/COUNT, as in 0/8; whoever does the last share
+            writes the report.
+        dry_run: Only show the runs and what would be done with each.
+        fail_fast: Begin no further run once one has failed.
+    """
+
+    config: tuple[Path, ...]
+    output: Path
+    folds: str = "all"
+    workers: int = 1
+    threads: int = 0
+    shard: str = "0/1"
+    dry_run: bool = False
+    fail_fast: bool = False

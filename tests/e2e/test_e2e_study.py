@@ -1,0 +1,118 @@
+"""A study end to end: cross-validation, resuming, runs that cannot be or that fail."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from medseg.cli import main
+
+FIT = {
+    "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": 2},
+    "model": {"network": {"channels": [8, 16]}, "learn_postprocessing": False},
+    "data": {"patch_size": [16, 16, 16], "steps_per_epoch": 2},
+}
+
+
+@pytest.fixture
+def fit_yaml(phantoms, tmp_path):
+    content = {**FIT, "data": {**FIT["data"], "manifest": str(phantoms)}}
+    path = tmp_path / "fit.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def study_yaml(fit_yaml, grid, **more):
+    path = fit_yaml.parent / "study.yaml"
+    path.write_text(yaml.safe_dump({"config": [fit_yaml.name], "grid": grid, **more}, sort_keys=False))
+    return path
+
+
+def cases_of(path):
+    with path.open() as file:
+        return [(row["case_id"], row["role"]) for row in csv.DictReader(file)]
+
+
+def test_a_cross_validation_scores_every_case_by_a_run_that_did_not_see_it(
+    phantoms, fit_yaml, tmp_path, capsys
+):
+    output = tmp_path / "cv"
+    command = ["study", "--config", str(fit_yaml), "--output", str(output), "--threads", "1"]
+    assert main([*command, "--dry_run"]) == 0
+    assert "fold=3" in capsys.readouterr().err
+    assert not output.exists()
+    assert main([*command, "--shard", "0/2"]) == 0
+    assert "2 runs are left to other shares" in capsys.readouterr().err
+    assert main([*command, "--shard", "1/2"]) == 0
+    manifest = json.loads(phantoms.read_text())
+    rows = cases_of(output / "oof" / "cases.csv")
+    assert {case for case, _ in rows} == {
+        entry["image"].split("/")[-1].removesuffix(".nii.gz") for entry in manifest["training"]
+    }
+    assert {role for _, role in rows} == {"validation"}
+    assert (output / "report.html").stat().st_size > 10_000
+    # Nothing is left to do, and nothing is done again.
+    made = (output / "runs" / "fold=0" / "fit.json").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (output / "runs" / "fold=0" / "fit.json").stat().st_mtime_ns == made
+    fit_yaml.write_text(fit_yaml.read_text().replace("max_epochs: 2", "max_epochs: 3"))
+    assert main(command) == 2
+    assert "asked otherwise: fold=0" in capsys.readouterr().err
+
+
+def test_a_cell_that_cannot_be_built_is_left_out_by_name_and_a_failing_run_stops_no_other(
+    fit_yaml, tmp_path, capsys
+):
+    grid = {
+        "norm": ["group", "instance"],
+        "model.norm_groups": [8, 16],
+        "learning_rate": [1e-3, 1e30],
+    }
+    more = {"exclude": [{"norm": "instance", "model.norm_groups": 16}], "fixed": {"fold": 0}}
+    path = study_yaml(fit_yaml, grid, **more)
+    output = tmp_path / "study"
+    command = ["study", "--config", str(path), "--output", str(output), "--workers", "2"]
+    assert main([*command, "--threads", "1"]) == 3
+    told = capsys.readouterr().err
+    assert (
+        "left out norm=group,model.norm_groups=16,learning_rate=0.001: norm 'group' needs" in told
+    )
+    assert "learning_rate=1e+30 failed: fit ended with status 2; see fit.log" in told
+    scored = sorted(file.parent.name for file in output.glob("runs/*/scores.csv"))
+    assert scored == [
+        "norm=group,model.norm_groups=8,learning_rate=0.001",
+        "norm=instance,model.norm_groups=8,learning_rate=0.001",
+    ]
+    assert (output / "report.html").is_file()
+
+
+def test_an_unknown_flag_is_refused_before_any_work(fit_yaml, tmp_path, capsys):
+    path = study_yaml(fit_yaml, {"model.norms": ["batch"]})
+    assert main(["study", "--config", str(path), "--output", str(tmp_path / "out")]) == 2
+    assert "model.norms" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_study_goes_on(sent, fit_yaml, tmp_path):
+    fixed = {"trainer.max_epochs": 40}
+    path = study_yaml(fit_yaml, {"seed": [0, 1]}, fixed=fixed)
+    output = tmp_path / "study"
+    command = ["study", "--config", str(path), "--output", str(output), "--threads", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "medseg", *command])
+    last = output / "runs" / "seed=0" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(sent)
+    assert process.wait(60) == (143 if sent == signal.SIGTERM else -signal.SIGKILL)
+    assert not (output / "report.html").exists()
+    assert main(command) == 0
+    with (output / "runs" / "seed=0" / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == [str(n) for n in range(40)]
+    assert (output / "report.html").is_file()
