@@ -22,6 +22,9 @@ _FIT_FIELDS = {
     "Precision": "precision",
     "Device": "device",
     "Threads": "threads",
+    "Devices": "devices",
+    "Deterministic": "deterministic",
+    "Reproducible": "reproducible",
     "Platform": "platform",
     "medseg commit": "git_commit",
 }

@@ -61,6 +61,11 @@ def advice(settings: Settings) -> list[str]:
     batch_dependent = NORMS[settings.norm].batch_dependent
     shared = settings.devices if settings.norm == "sync_batch" else 1
     batch = settings.batch_size * shared
+    if settings.devices > 1 and settings.norm == "batch":
+        found.append(
+            f"norm 'batch' takes its statistics on each of {settings.devices} devices alone: "
+            "--model.norm sync_batch joins them, instance and group do not need it."
+        )
     if batch_dependent and settings.accumulate > 1:
         found.append(
             f"norm {settings.norm!r} takes its statistics over the {batch} patches of a batch, "

@@ -42,7 +42,7 @@ def rows(run):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("norm", ["instance", "group"])
+@pytest.mark.parametrize("norm", ["instance", pytest.param("group", marks=pytest.mark.slow)])
 def test_two_processes_train_as_one_with_the_same_global_batch(norm, phantoms, fit_flags, tmp_path):
     changes = {**TRAINING, "model__norm": norm}
     one, two = tmp_path / "one", tmp_path / "two"
@@ -104,8 +104,11 @@ sys.exit(main({["fit", *flags]!r}))
 """)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += ["--max-restarts", "1", "--standalone", str(script)]
+    # PyTorch 2.13 shares the rendezvous store with the workers: gloo then reads the addresses that
+    # the killed attempt left there.
+    environment = {**alone(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     done = subprocess.run(
-        torchrun, env=alone(), capture_output=True, text=True, timeout=300, check=False
+        torchrun, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "started again" in done.stderr

@@ -84,8 +84,15 @@ def undisturbed(phantoms, tmp_path_factory):
         (signal.SIGTERM, 143, 9, {}),
         (signal.SIGINT, 130, 8, {"data__num_workers": "2"}),
         (signal.SIGTERM, 143, 9, {"trainer__accumulate_grad_batches": "2"}),
-        (signal.SIGTERM, 143, 12, {}),  # the last batch of an epoch
-        (signal.SIGTERM, 143, 2, {"model__network__activation_checkpointing": "true"}),
+        # The last batch of an epoch.
+        pytest.param(signal.SIGTERM, 143, 12, {}, marks=pytest.mark.slow),
+        pytest.param(
+            signal.SIGTERM,
+            143,
+            2,
+            {"model__network__activation_checkpointing": "true"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_signal_costs_no_bit(

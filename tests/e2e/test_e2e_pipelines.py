@@ -11,7 +11,7 @@ from medseg.core.options import build_parser
 from medseg.training.cli import fit
 
 PRESETS = ["gpu", "cpu", "smoke", "sgd", "early_stopping", "data/phantoms_mr", "data/phantoms_ct", "data/hippocampus",
-           "data/sarcoma_pet"]  # fmt: skip
+           "data/sarcoma_pet", "data/sarcoma_petct", "recipe", "cpu_bf16"]  # fmt: skip
 TEXTS = [
     "README.md",
     "docs/manifest.md",
@@ -25,6 +25,8 @@ TEXTS = [
     "docs/export.md",
     "docs/predict.md",
     "docs/scale.md",
+    "docs/training.md",
+    "docs/study.md",
     "docs/budget.md",
 ]
 

@@ -29,7 +29,9 @@ def fit_yaml(phantoms, tmp_path):
 
 def study_yaml(fit_yaml, grid, **more):
     path = fit_yaml.parent / "study.yaml"
-    path.write_text(yaml.safe_dump({"config": [fit_yaml.name], "grid": grid, **more}, sort_keys=False))
+    path.write_text(
+        yaml.safe_dump({"config": [fit_yaml.name], "grid": grid, **more}, sort_keys=False)
+    )
     return path
 
 
@@ -98,7 +100,9 @@ def test_an_unknown_flag_is_refused_before_any_work(fit_yaml, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "sent", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_an_interrupted_study_goes_on(sent, fit_yaml, tmp_path):
     fixed = {"trainer.max_epochs": 40}
     path = study_yaml(fit_yaml, {"seed": [0, 1]}, fixed=fixed)
