@@ -134,13 +134,8 @@ class NumberSampler(Sampler[int]):
         first = self.started()
         left = self.batches - first % self.batches
         for batch in range(first, first + left):
-            yield from numbers_of_batch(batch, self.batch_size, self.rank, self.world_size)
-
-
-def numbers_of_batch(batch: int, batch_size: int, rank: int, world_size: int) -> range:
-    """Return the numbers of the patches of one batch on one device."""
-    first = (batch * world_size + rank) * batch_size
-    return range(first, first + batch_size)
+            number = (batch * self.world_size + self.rank) * self.batch_size
+            yield from range(number, number + self.batch_size)
 
 
 def _crop(array: NDArray[Any], corner: Sequence[int], size: Sequence[int]) -> Tensor:

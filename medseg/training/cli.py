@@ -247,10 +247,10 @@ class TrainingCLI(LightningCLI):
                 f"{cases} devices; got {devices}. Set --trainer.devices."
             )
         device = self.trainer.strategy.root_device.type
-        if self.model.description.norm == "sync_batch" and device != "cuda":
+        if devices > 1 and self.model.description.norm == "sync_batch" and device != "cuda":
             raise OptionError(
-                f"sync_batch needs a GPU (PyTorch's SyncBatchNorm); got {device}. "
-                "Take --model.norm batch on one device, or group or instance on many."
+                f"sync_batch needs GPUs (PyTorch's SyncBatchNorm); got {devices} of kind {device}. "
+                "Take --model.norm group or instance, which do not depend on the batch."
             )
 
     def after_instantiate_classes(self) -> None:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from medseg.core.errors import OptionError
-from medseg.data.patches import numbers_of_batch
 from medseg.data.transforms import IGNORE_INDEX
 from medseg.networks.checkpoint import KEY, Description, Trained
 from medseg.networks.norms import DEFAULT_GROUPS, NORMS
@@ -170,20 +169,14 @@ class SegmentationModule(pl.LightningModule):
         rate = recipe.learning_rate * learning_rate_factor(recipe.schedule, progress, recipe.warmup)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
-        self._seed_draws(self._first_number)
-
-    @property
-    def _first_number(self) -> int:
-        """Number of the first patch of the batch at hand."""
-        trainer = self.trainer
-        batch = trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        return numbers_of_batch(batch, data.batch_size, trainer.global_rank, trainer.world_size)[0]
+        batch = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
+        self._seed_draws(batch * self.trainer.world_size + self.trainer.global_rank)
 
     def _seed_draws(self, number: int) -> None:
         """Have what PyTorch draws depend on (seed, number): a resumed run draws the same."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        words = np.random.SeedSequence([data.seed, _DRAWS, number]).generate_state(2)
+        seed = data.seed if data else 0
+        words = np.random.SeedSequence([seed, _DRAWS, number]).generate_state(2)
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
     def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:

@@ -72,7 +72,7 @@ def test_synchronized_batch_norm_on_a_cpu_is_refused_in_words(
 ):
     flags = fit_flags(phantoms, tmp_path / "run", model__norm="sync_batch", **DDP)
     assert main(["fit", *flags]) == 2
-    assert "sync_batch needs a GPU" in capsys.readouterr().err
+    assert "sync_batch needs GPUs" in capsys.readouterr().err
 
 
 def test_more_devices_than_validation_cases_are_refused(phantoms, fit_flags, tmp_path, capsys):

@@ -37,8 +37,7 @@ def dataset(patch=(8, 8, 8), foreground=0.5, transforms=None, seed=0, count=3):
 
 def batches(workers, epoch):
     data = dataset(transforms=monai.Compose([monai.RandGaussianNoised("image", prob=1.0)]))
-    sampler = NumberSampler(6)
-    sampler.set_epoch(epoch)
+    sampler = NumberSampler(3, 2, lambda: 3 * epoch)
     return list(DataLoader(data, batch_size=2, sampler=sampler, num_workers=workers))
 
 
@@ -52,6 +51,18 @@ def test_patches_do_not_depend_on_the_number_of_workers():
 def test_epochs_go_on_where_the_last_one_ended():
     numbers = [batch["number"].tolist() for batch in batches(0, 2)]
     assert numbers == [[12, 13], [14, 15], [16, 17]]
+
+
+def test_the_rest_of_an_epoch_that_was_cut_off_follows():
+    assert list(NumberSampler(4, 2, lambda: 5)) == [10, 11, 12, 13, 14, 15]
+    assert list(NumberSampler(4, 2, lambda: 8)) == list(range(16, 24))
+
+
+def test_devices_share_the_patches_of_one_whatever_their_number():
+    alone = list(NumberSampler(3, 4, lambda: 6))
+    shared = [list(NumberSampler(3, 2, lambda: 6, rank, 2)) for rank in range(2)]
+    joined = [row[n : n + 2] for n in range(0, 6, 2) for row in shared]
+    assert [number for part in joined for number in part] == alone
 
 
 def test_another_seed_gives_other_patches():
