@@ -256,7 +256,8 @@ def test_averaged_weights_are_never_kept_with_statistics_of_others(phantoms, fit
         ({"model__norm_groups": "0"}, ["norm_groups must be at least 1"]),
         ({"model__network.dropout": "1.5"}, ["dropout"]),
         ({"model__network.channels": "[0, 8]"}, ["channels"]),
-        ({"trainer__devices": "2"}, ["trains on one device"]),
+        ({"trainer__devices": "99"}, ["2 validation cases allow at most 2 devices", "got 99"]),
+        ({"trainer__devices": "2", "model__norm": "sync_batch"}, ["sync_batch needs GPUs"]),
     ],
 )
 def test_a_wrong_request_is_refused_before_any_work(
