@@ -29,7 +29,8 @@ from medseg.engine.shards import parse_shard
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.report.options import ReportOptions
 from medseg.report.pages import report
-from medseg.study.grid import Run, is_study, one_variant, read_study
+from medseg.study.folds import cross_validation
+from medseg.study.grid import Run, is_study, read_study
 from medseg.study.options import StudyOptions
 from medseg.study.out_of_fold import collect
 from medseg.training.cli import fit
@@ -121,29 +122,7 @@ def _runs(options: StudyOptions) -> list[Run]:
         return read_study(options.config[0])
     data = _resolved(Run({}, options.config))["data"]
     manifest = load_manifest(Path(data["manifest"]), data["root"] and Path(data["root"]))
-    if options.folds == "all":
-        present = {
-            case.fold
-            for case in manifest.training
-            if case.fold is not None and manifest.file(case.images[0]).is_file()
-        }
-        folds = sorted(present)
-    else:
-        folds = [int(text) for text in options.folds.split(",") if text.strip().isdigit()]
-    if len(folds) < 2 or not set(folds) <= set(manifest.folds):
-        raise OptionError(
-            f"--folds {options.folds}: a cross-validation needs at least two of the manifest's "
-            f"folds, {list(manifest.folds)}. Draw them by medseg manifest --folds 5."
-        )
-    rest = [fold for fold in manifest.folds if fold in folds]
-    runs = one_variant(options.config, folds)
-    if len(rest) == len(manifest.folds):
-        return runs
-    # Folds without files are not trained on.
-    return [
-        Run(run.cell, run.config, {"data.train_folds": [f for f in folds if f != fold]})
-        for run, fold in zip(runs, folds, strict=True)
-    ]
+    return cross_validation(options.config, manifest, options.folds)
 
 
 def _plan(runs: Sequence[Run], output: Path) -> list[Planned]:
