@@ -6,7 +6,7 @@ its Dice, where it has one, is kept as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -217,10 +217,3 @@ class Study:
 
 def _is(outcome: Outcome, wanted: Mapping[str, Any]) -> bool:
     return all(value is None or getattr(outcome, key) == value for key, value in wanted.items())
-
-
-def mean_measured(values: Iterable[float | None]) -> float | None:
-    """Return the mean of numbers, None if there are none or one was not measured."""
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(found) else None

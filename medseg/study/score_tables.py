@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg.core.endpoints import Array, mean_known
+from medseg.study.contrasts import Table
 from medseg.study.outcomes import CaseScores, Outcome, Study
-from medseg.study.standing import Table
 
 Runs = Mapping[str, Sequence[Outcome]]
 """The outcomes of each norm that are compared, one a seed."""

@@ -1,7 +1,4 @@
-"""Norms against the best of them, on tables of scores: steps 2, 3 and 5 of the rule.
-
-A table is the score of each reporting unit by each seed, shape (seeds, units), higher is better.
-"""
+"""How norms stand on the same reporting cases: steps 2, 3 and 5 of the rule."""
 
 from __future__ import annotations
 
@@ -13,18 +10,9 @@ import numpy as np
 from scipy import stats
 
 from medseg.core.endpoints import DIFFERENCE, Array
-from medseg.core.paired import (
-    ALPHA,
-    SignedRank,
-    case_weights,
-    difference_interval,
-    difference_of,
-    holm,
-    resampled_means,
-    signed_rank,
-    two_level_interval,
-)
-from medseg.core.statistics import RESAMPLES, Interval
+from medseg.core.paired import case_weights, resampled_means
+from medseg.core.statistics import RESAMPLES
+from medseg.study.contrasts import Contrast, Table, contrasts_of, without_seed
 
 Confidence = Literal["clear", "slight", "no evidence of a difference", "descriptive only"]
 
@@ -33,58 +21,6 @@ CLEAR, SLIGHT = 0.95, 0.8
 
 SIMPLER = ("batch", "instance", "group", "layer")
 """Norms by how simple they are; all others come after them, by name."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """The scores of one norm.
-
-    Attributes:
-        norm: Its name.
-        seeds: Of its trainings, ascending.
-        values: Shape (seeds, units), finite; all norms have the same units.
-    """
-
-    norm: str
-    seeds: tuple[int, ...]
-    values: Array
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """The best norm against another; every difference is best minus other.
-
-    Attributes:
-        norm: The other.
-        difference: Mean over units and seeds.
-        ci_low: Lower end of its 95 % interval over units and seeds.
-        ci_high: Upper end.
-        ci_method: How it was computed.
-        sd: Over units, of the differences between means over seeds.
-        p: Wilcoxon's signed-rank test over the units.
-        p_holm: Corrected for the number of others.
-        rank_biserial: Above 0 favours the best.
-        wins: Units in which the best is better.
-        ties: Units without a difference.
-        losses: Units in which the other is better.
-        equivalent: Whether the interval's upper end is below the difference worth seeing.
-        candidate: Whether the other may still be as good.
-    """
-
-    norm: str
-    difference: float
-    ci_low: float
-    ci_high: float
-    ci_method: str
-    sd: float
-    p: float
-    p_holm: float
-    rank_biserial: float
-    wins: int
-    ties: int
-    losses: int
-    equivalent: bool
-    candidate: bool
 
 
 @dataclass(frozen=True)
@@ -136,7 +72,7 @@ def stand(tables: Sequence[Table], difference: float = DIFFERENCE, seed: int = 0
     """
     ordered = _by_mean(tables)
     replicates = _resample(ordered, np.random.default_rng(seed))
-    contrasts = _contrasts(ordered, replicates, difference)
+    contrasts = contrasts_of(ordered, replicates, difference)
     shares = _rank_shares(replicates)
     without = _best_without_seed(ordered)
     fewest = min(len(table.seeds) for table in ordered)
@@ -194,61 +130,6 @@ def _rank_shares(replicates: Array) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(map(float, row)) for row in shares)
 
 
-def _contrasts(
-    tables: Sequence[Table], replicates: Array, difference: float
-) -> tuple[Contrast, ...]:
-    best, others = tables[0], tables[1:]
-    differences = [
-        difference_of(other.values.mean(axis=0), best.values.mean(axis=0)) for other in others
-    ]
-    tests = [signed_rank(values) for values in differences]
-    corrected = holm([test.p for test in tests])
-    intervals = [
-        _interval(other.values, best.values, replicates[:, 0] - replicates[:, place])
-        for place, other in enumerate(others, start=1)
-    ]
-    rows = zip(others, differences, tests, corrected, intervals, strict=True)
-    return tuple(
-        _contrast(table.norm, values, test, p, interval, difference)
-        for table, values, test, p, interval in rows
-    )
-
-
-def _interval(other: Array, best: Array, replicates: Array) -> Interval:
-    if other.shape[1] < 2 or len(other) == len(best) == 1:
-        return difference_interval(other, best)
-    return two_level_interval(other, best, replicates)
-
-
-def _contrast(
-    norm: str,
-    values: Array,
-    test: SignedRank,
-    p_holm: float,
-    interval: Interval,
-    difference: float,
-) -> Contrast:
-    worse = p_holm <= ALPHA and test.effect > 0
-    wins, losses = int((values > 0).sum()), int((values < 0).sum())
-    equivalent = interval.high < difference
-    return Contrast(
-        norm=norm,
-        difference=float(values.mean()),
-        ci_low=interval.low,
-        ci_high=interval.high,
-        ci_method=interval.method,
-        sd=float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
-        p=test.p,
-        p_holm=p_holm,
-        rank_biserial=test.effect,
-        wins=wins,
-        ties=len(values) - wins - losses,
-        losses=losses,
-        equivalent=equivalent,
-        candidate=not worse or equivalent,
-    )
-
-
 def _best_without_seed(tables: Sequence[Table]) -> dict[int, str]:
     """Return who has the highest mean where a seed is left out of all norms that have it."""
     found = {}
@@ -257,9 +138,3 @@ def _best_without_seed(tables: Sequence[Table]) -> dict[int, str]:
         if all(table.seeds for table in kept):
             found[seed] = _by_mean(kept)[0].norm
     return found
-
-
-def without_seed(table: Table, seed: int) -> Table:
-    """Return a table without one seed."""
-    kept = [place for place, name in enumerate(table.seeds) if name != seed]
-    return Table(table.norm, tuple(table.seeds[place] for place in kept), table.values[kept])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from medseg.core.statistics import ROUNDING
 from medseg.study.choosing import Choice
-from medseg.study.outcomes import Outcome, Study, mean_measured
+from medseg.study.outcomes import Outcome, Study
 from medseg.study.score_tables import Runs
 from medseg.study.standing import Standing, simplicity
 
@@ -153,13 +154,20 @@ def _criteria(study: Study, runs: Runs, choices: Mapping[str, Choice]) -> Sequen
 def _missed(group: Sequence[Outcome]) -> float | None:
     """Return the missed structures of all cases, mean over seeds."""
     counts = (None if o.scores is None else o.scores.missed for o in group)
-    return mean_measured(None if c is None else float(sum(c)) for c in counts)
+    return _mean(None if c is None else float(sum(c)) for c in counts)
 
 
 def _gap(group: Sequence[Outcome]) -> float | None:
-    return mean_measured(o.probes.statistics_gap for o in group)
+    return _mean(o.probes.statistics_gap for o in group)
 
 
 def _median(values: Sequence[float | None]) -> float | None:
     found = [value for value in values if value is not None]
     return float(np.median(found)) if len(found) == len(values) else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of numbers, None if one was not measured."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(found) else None

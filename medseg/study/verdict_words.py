@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from medseg.core.paired import POWER
@@ -45,7 +46,8 @@ def sentence(
         "no evidence of a difference": _undecided(standing, needed, difference),
         "descriptive only": _descriptive(standing),
     }
-    return f"{at} {told[standing.confidence]}; {_advice(picked, batch_size)}."
+    until = "until there are more, " if standing.confidence == "descriptive only" else ""
+    return f"{at} {told[standing.confidence]}; {until}{_advice(picked, batch_size)}."
 
 
 def shown(norm: str) -> str:
@@ -82,8 +84,8 @@ def _undecided(standing: Standing, needed: int | None, difference: float) -> str
 
 def _descriptive(standing: Standing) -> str:
     return (
-        "the numbers are descriptive only, since there is one seed of a norm: "
-        f"{shown(standing.best)} has the highest Dice ({_next(standing)}), which another seed may "
+        "the numbers are descriptive only, since a norm has one seed: "
+        f"{shown(standing.best)} has the highest Dice ({_next(standing)}), which other seeds may "
         "undo"
     )
 
@@ -94,7 +96,7 @@ def _next(standing: Standing) -> str:
     low, high = _signed(second.ci_low), _signed(second.ci_high)
     cases = "1 case" if standing.n == 1 else f"{standing.n} cases"
     seeds = "1 seed" if standing.seeds == 1 else f"{standing.seeds} seeds"
-    interval = "" if second.ci_low != second.ci_low else f" [{low}, {high}]"  # NaN is not itself
+    interval = "" if math.isnan(second.ci_low) else f" [{low}, {high}]"
     return (
         f"{standing.means[0]:.3f}; {_signed(second.difference)}{interval} over "
         f"{shown(second.norm)}, {cases}, {seeds}"
