@@ -46,6 +46,7 @@ class Choice:
         decades: Tolerance: from the smallest to the largest of the stable rates around the chosen
             one; None with fewer than two rates.
         at_edge: Whether the highest stable rate is the highest that was tried.
+        halved: Rates at which a run was stopped on purpose: whether they hold is not known.
         left_out: Why the norm cannot be recommended; empty if it can.
     """
 
@@ -56,6 +57,7 @@ class Choice:
     highest_stable: float | None
     decades: float | None
     at_edge: bool
+    halved: tuple[float, ...]
     left_out: str
 
 
@@ -80,6 +82,7 @@ def choose(outcomes: Sequence[Outcome]) -> Choice:
         highest_stable=stable[-1] if stable else None,
         decades=0.0 if len(rates) > 1 and not stable else decades,
         at_edge=bool(stable) and stable[-1] == tried[-1],
+        halved=tuple(sorted({o.learning_rate for o in outcomes if o.status == "halved"})),
         left_out=_left_out(outcomes, best),
     )
 

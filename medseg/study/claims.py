@@ -7,6 +7,7 @@ norm; its verdict is about the network without a norm (`claim_rows.conclude`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from medseg.study.claim_rows import Claim
 from medseg.study.claims_network import batch_statistics, differs_from_peers, regularizes
@@ -32,4 +33,8 @@ CLAIMS: tuple[Callable[[Study], Claim], ...] = (
 
 def judge_claims(study: Study) -> tuple[Claim, ...]:
     """Judge every claim, in the order of the literature."""
-    return tuple(judge(study) for judge in CLAIMS)
+    claims = tuple(judge(study) for judge in CLAIMS)
+    if study.baseline in study.norms:
+        return claims
+    because = f"The study has no network with {study.baseline} norm: grid.norm must name it."
+    return tuple(replace(claim, because=because) for claim in claims)

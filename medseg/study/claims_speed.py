@@ -39,7 +39,9 @@ def _times(seen: Pairing, size: int) -> Iterator[Row]:
     ours = [o.curve for o in runs.get(baseline, []) if o.curve is not None and o.curve.dice]
     if not ours:
         return
-    final = float(np.mean([curve.dice[-1] for curve in ours]))
+    final = float(np.nan_to_num([curve.dice[-1] for curve in ours]).mean())
+    if final <= 0:
+        return  # everything is as good as a network that found nothing
     for view in VIEWS:
         end = horizon([outcome for group in runs.values() for outcome in group], view)
         if end is None:

@@ -82,6 +82,8 @@ def _highest(seen: Pairing, base: Row) -> Row:
     grid = [{rate.learning_rate for rate in choice.rates} for choice in pair]
     if max(tops) == 0 or seeds < 2 or len(grid[0] & grid[1]) < FEWEST_RATES:
         return replace(row, method="none: too few seeds or learning rates")
+    if any(rate > top for choice, top in zip(pair, tops, strict=True) for rate in choice.halved):
+        return replace(row, method="none: larger learning rates were halved away")
     if tops[0] == tops[1] and pair[0].at_edge:
         return replace(row, method="both are stable at the largest learning rate of the grid")
     signs = {_sign(tops), *_signs_without_a_seed(seen.study, base)}
