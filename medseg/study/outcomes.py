@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from medseg.core.endpoints import DIFFERENCE
+from medseg.core.errors import OptionError
 
 Status = Literal["finished", "diverged", "halved", "out of memory", "impossible", "failed"]
 """How a run ended. halved: stopped on purpose at a learning rate that was behind; impossible: the
@@ -187,6 +188,20 @@ class Study:
     dropout: float = 0.0
     init_scale: float = 1.0
     difference: float = DIFFERENCE
+
+    def __post_init__(self) -> None:
+        """Refuse scores that cannot belong to the cases.
+
+        Raises:
+            OptionError: If there are more or fewer of them.
+        """
+        counts = {len(o.scores.dice) for o in self.outcomes if o.scores is not None}
+        counts |= {len(self.units)} if self.units else set()
+        if wrong := sorted(counts - {len(self.cases)}):
+            raise OptionError(
+                f"a study of {len(self.cases)} cases needs a score and a unit of each; got "
+                f"{', '.join(map(str, wrong))}."
+            )
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

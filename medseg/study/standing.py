@@ -17,7 +17,11 @@ from medseg.study.contrasts import Contrast, Table, contrasts_of, without_seed
 Confidence = Literal["clear", "slight", "no evidence of a difference", "descriptive only"]
 
 CLEAR, SLIGHT = 0.95, 0.8
-"""Shares of resamples in which the best must come first (B8)."""
+"""Shares of resamples in which the best must come first."""
+
+FEWEST_SEEDS, CLEAR_SEEDS = 2, 3
+"""Seeds below which nothing is more than descriptive, and nothing is clear: of two, resampling shows half the variance, and among equal
+norms (100 cases, seed SD 0.007) one was called clearly better in 3.5 % of 400 simulated studies."""
 
 SIMPLER = ("batch", "instance", "group", "layer")
 """Norms by how simple they are; all others come after them, by name."""
@@ -93,9 +97,9 @@ def stand(tables: Sequence[Table], difference: float = DIFFERENCE, seed: int = 0
 
 
 def _confidence(first: float, seeds: int, beats_all: bool) -> Confidence:
-    if seeds < 2:
+    if seeds < FEWEST_SEEDS:
         return "descriptive only"
-    if beats_all and first >= CLEAR:
+    if beats_all and first >= CLEAR and seeds >= CLEAR_SEEDS:
         return "clear"
     return "slight" if first >= SLIGHT else "no evidence of a difference"
 
