@@ -278,7 +278,7 @@ def test_other_measures_would_choose_otherwise_and_that_is_told():
     rows = tuple(
         replace(o, scores=replace(
             o.scores,
-            hd95_mm=tuple(far[o.norm] + 0.01 * i for i in range(39)) + (INF,),
+            hd95_mm=(*(far[o.norm] + 0.01 * i for i in range(39)), INF),
             class_dice={"easy": o.scores.dice, "hard": tuple(1 - 2 * d / 3 for d in o.scores.dice)},
         ))
         for o in table.outcomes
