@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from medseg.study.claim_intervals import difference_row
 from medseg.study.claim_rows import (
     MORE_SEEDS,
     NOT_DECIDABLE,
@@ -23,13 +24,10 @@ PEERS = ("instance", "layer")
 
 def regularizes(study: Study) -> Claim:
     """Judge: it regularizes. Primary: the gap between training and validation Dice."""
-    seen = Pairing(study)
-    level = _common_level(seen)
-    name = "gap of training to validation Dice"
-    read: Reading = _final_gap
-    if level is not None:
-        name, read = f"{name} where training Dice is {level:.3g}", _gap_at(level)
-    rows = [*seen.means(name, read), *seen.differences(name, read, -1, study.difference)]
+    seen, name = Pairing(study), "gap of training to validation Dice"
+    rows = [*seen.means(f"final {name}", _final_gap)]
+    matched = [row for size, norm in seen.pairs() for row in _matched(seen, size, norm, name)]
+    rows += matched or seen.differences(f"final {name}", _final_gap, -1, study.difference)
     rows += seen.means("batch-mate noise", probe("batch_mate_noise"))
     return conclude(
         "regularizes",
@@ -39,23 +37,28 @@ def regularizes(study: Study) -> Claim:
     )
 
 
+def _matched(seen: Pairing, size: int, norm: str, name: str) -> Iterator[Row]:
+    """Yield the difference of the gaps where both norms reach the same training Dice."""
+    baseline = seen.study.baseline
+    tops = [seen.values(size, of, _highest_train_dice) for of in (baseline, norm)]
+    if tops[0] is None or tops[1] is None:
+        return
+    level = min(*tops[0], *tops[1])
+    ours, theirs = (seen.values(size, of, _gap_at(level)) for of in (baseline, norm))
+    if ours and theirs:
+        row = seen.contrast(f"{name} at training Dice {level:.3g}", size, norm, primary=True)
+        yield difference_row(row, ours, theirs, -1, seen.study.difference)
+
+
 def _final_gap(outcome: Outcome) -> float | None:
     if outcome.probes.train_dice is None or outcome.choosing is None:
         return None
     return outcome.probes.train_dice - outcome.choosing
 
 
-def _common_level(seen: Pairing) -> float | None:
-    """Return the highest training Dice that every finished run reaches; None if not measured."""
-    runs = [
-        outcome
-        for size in seen.study.batch_sizes
-        for norm in seen.norms(size)
-        for outcome in seen.runs(size, norm)
-        if outcome.status == "finished"
-    ]
-    tops = [max(o.curve.train_dice) for o in runs if o.curve is not None and o.curve.train_dice]
-    return min(tops) if tops and len(tops) == len(runs) else None
+def _highest_train_dice(outcome: Outcome) -> float | None:
+    curve = outcome.curve
+    return max(curve.train_dice) if curve is not None and curve.train_dice else None
 
 
 def _gap_at(level: float) -> Reading:
@@ -121,8 +124,12 @@ def differs_from_peers(study: Study) -> Claim:
         for row in seen.differences(f"difference in {quantity}", read, 1, 0.0, primary=False)
         if row.against in PEERS
     ]
-    apart = any(row.decision == SUPPORTED for row in contrasts)  # one difference is enough
-    rows += [replace(r, primary=r.decision == SUPPORTED or not apart) for r in contrasts]
+    apart = {row.against for row in contrasts if row.decision == SUPPORTED}
+    peers = {row.against for row in contrasts}
+    if apart == peers:  # one difference to each of them is enough
+        rows += [replace(row, primary=row.decision == SUPPORTED) for row in contrasts]
+    else:
+        rows += [replace(row, primary=row.against not in apart) for row in contrasts]
     return conclude(
         "differs from instance and layer norm",
         f"A network with {study.baseline} norm reacts otherwise than one with instance or layer "

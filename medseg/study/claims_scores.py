@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from medseg.core.endpoints import Array
@@ -107,8 +107,7 @@ def with_dropout(study: Study) -> Claim:
 
 
 def _effect(seen: Pairing, size: int, norm: str, dropout: float) -> Iterator[Row]:
-    effect = _dropout_effect(seen, size, norm, dropout)
-    if effect is not None:
+    for effect in _effects(seen, size, (norm,), dropout):
         seeds, cases = effect.shape
         interval = difference_interval(0 * effect[:1], effect)
         name = f"Dice with dropout {dropout:g} minus without"
@@ -121,10 +120,10 @@ def _interaction(seen: Pairing, size: int, norm: str, dropout: float) -> Iterato
 
     The claim holds if it gives no less: the interval lies above minus the difference worth seeing.
     """
-    ours = _dropout_effect(seen, size, seen.study.baseline, dropout)
-    theirs = _dropout_effect(seen, size, norm, dropout)
-    if ours is None or theirs is None or ours.shape[1] != theirs.shape[1]:
+    effects = _effects(seen, size, (seen.study.baseline, norm), dropout)
+    if not effects:
         return
+    ours, theirs = effects
     interval = difference_interval(theirs, ours)
     decision = decide(interval.low + seen.study.difference, interval.high, 1)
     if min(len(ours), len(theirs)) < 2:
@@ -135,23 +134,22 @@ def _interaction(seen: Pairing, size: int, norm: str, dropout: float) -> Iterato
                   decision=decision)  # fmt: skip
 
 
-def _dropout_effect(seen: Pairing, size: int, norm: str, dropout: float) -> Array | None:
-    """Return Dice with dropout minus without, by seed and unit, each at its own learning rate."""
-    with_it = seen.study.select(norm, size, dropout=dropout)
-    if not with_it:
-        return None
-    rate = choose(with_it).learning_rate
-    groups = {
-        "without": {o.seed: o for o in seen.runs(size, norm)},
-        "with": {o.seed: o for o in with_it if o.learning_rate == rate},
-    }
-    seeds = groups["without"].keys() & groups["with"].keys()
-    runs = {name: [group[seed] for seed in seeds] for name, group in groups.items()}
-    found = tables(seen.study, runs, DICE) if seeds else None
-    if found is None:
-        return None
-    values = {table.norm: table.values for table in found}
-    return values["with"] - values["without"]
+def _effects(seen: Pairing, size: int, norms: Sequence[str], dropout: float) -> list[Array]:
+    """Return Dice with dropout minus without of each norm, by seed and unit; none if one lacks it.
+
+    Each norm is at its own learning rate with dropout and without; all have the same units.
+    """
+    runs = {}
+    for norm in norms:
+        with_it = seen.study.select(norm, size, dropout=dropout)
+        rate = choose(with_it).learning_rate if with_it else None
+        dropped = {o.seed: o for o in with_it if o.learning_rate == rate}
+        plain = {o.seed: o for o in seen.runs(size, norm)}
+        seeds = dropped.keys() & plain.keys()
+        runs[f"{norm} with"] = [dropped[seed] for seed in seeds]
+        runs[f"{norm} without"] = [plain[seed] for seed in seeds]
+    found = {table.norm: table.values for table in tables(seen.study, runs, DICE) or ()}
+    return [found[f"{norm} with"] - found[f"{norm} without"] for norm in norms if found]
 
 
 def _shifts(seen: Pairing, dropout: float) -> Iterator[Row]:

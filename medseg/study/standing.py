@@ -90,7 +90,9 @@ def stand(tables: Sequence[Table], difference: float = DIFFERENCE, seed: int = 0
         contrasts=contrasts,
         candidates=(best, *(c.norm for c in contrasts if c.candidate)),
         best_without_seed=without,
-        confidence=_confidence(shares[0][0], fewest, alone and set(without.values()) == {best}),
+        confidence=_confidence(
+            shares[0][0], fewest if contrasts else 0, alone and set(without.values()) == {best}
+        ),
         n=ordered[0].values.shape[1],
         seeds=fewest,
     )

@@ -378,6 +378,7 @@ def test_dropout_and_initial_scale_of_other_cells_stay_out():
 def test_a_single_norm_leaves_nothing_to_choose():
     found = recommend(noisy({"batch": 0.0}), 2)
     assert found.needed is None
+    assert found.standing.confidence == "descriptive only"
     assert "only batch can be compared" in found.verdict
 
 
