@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from medseg.core.errors import OptionError
+from medseg.core.errors import OptionError, check_choice
 from medseg.core.paired import cases_needed
 from medseg.study.alternatives import Again, Alternative
 from medseg.study.choosing import Choice, choices_at, chosen
@@ -67,8 +67,11 @@ def recommend(
         seed: Of the bootstrap.
 
     Raises:
-        OptionError: If no norm can be recommended; the message names why for each.
+        OptionError: If no norm can be recommended; the message names why for each. If the norm in
+            use is not in the study.
     """
+    if current is not None:
+        check_choice("the norm in use", current, study.norms)
     choices = choices_at(study, batch_size)
     runs = {n: chosen(study, choice) for n, choice in choices.items() if not choice.left_out}
     found = tables(study, runs, DICE) if runs else None

@@ -13,8 +13,7 @@ from medseg.study.tie_breaks import Pick
 
 FEWEST_DIGITS = 3
 
-BECAUSE = {
-    "Dice": "the highest Dice",
+_BECAUSE = {
     "missed structures": "the fewest missed structures",
     "statistics gap": "the smallest gap between running and own statistics",
     "learning-rate tolerance": "the widest range of learning rates that work",
@@ -41,8 +40,8 @@ def sentence(
     if not standing.contrasts:
         return f"{at} only {shown(standing.best)} can be compared: there is nothing to choose from."
     told = {
-        "clear": _named(standing, "clearly higher Dice"),
-        "slight": _named(standing, "slightly higher Dice"),
+        "clear": _named(standing, "clearly has a higher Dice"),
+        "slight": f"there is slight evidence that {_named(standing, 'has a higher Dice')}",
         "no evidence of a difference": _undecided(standing, needed, difference),
         "descriptive only": _descriptive(standing),
     }
@@ -60,7 +59,7 @@ def _named(standing: Standing, words: str) -> str:
     than = "the other norm" if others == 1 else f"any of the {others} other norms"
     first = 100 * standing.rank_shares[0][0]
     return (
-        f"{shown(standing.best)} has {words} than {than} ({_next(standing)}; first in "
+        f"{shown(standing.best)} {words} than {than} ({_next(standing)}; first in "
         f"{first:.0f} % of the resamples)"
     )
 
@@ -107,9 +106,9 @@ def _advice(picked: Pick, batch_size: int) -> str:
     if picked.by == "Dice":
         return f"take {shown(picked.norm)}"
     if picked.by == "default":
-        why = f"the default at batch size {batch_size}, a convention"
+        why = f"the default at batch size {batch_size}, a convention after Wu & He (2018)"
     else:
-        why = BECAUSE[picked.by]
+        why = _BECAUSE[picked.by]
     return f"take {shown(picked.norm)}, {why}"
 
 

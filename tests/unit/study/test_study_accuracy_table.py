@@ -9,7 +9,8 @@ from outcomes_builder import noisy, outcome, study
 
 from medseg.core.paired import difference_interval
 from medseg.study.accuracy_table import accuracies, drop_in
-from medseg.study.outcomes import CaseScores
+from medseg.study.cost_table import costs
+from medseg.study.outcomes import CaseScores, Costs
 
 BASE = np.linspace(0.7, 0.9, 20)
 
@@ -75,3 +76,10 @@ def test_drop_in_takes_the_rate_of_the_baseline_for_all():
 def test_without_the_baseline_there_is_no_table():
     assert accuracies(noisy({"group": 0.0}), 2) == ()
     assert drop_in(noisy({"group": 0.0}), 2) == ()
+
+
+def test_costs_are_medians_over_the_runs_that_measured_them():
+    measured = [Costs(seconds_per_step=t, parameters=7) for t in (1.0, 5.0, 2.0)]
+    rows = [outcome("batch", seed=s, costs=c) for s, c in enumerate((*measured, Costs()))]
+    rows.append(outcome("batch", batch_size=8, costs=Costs(seconds_per_step=100.0)))
+    assert costs(study(rows), 2) == {"batch": Costs(seconds_per_step=2.0, parameters=7)}

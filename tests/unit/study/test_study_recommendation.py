@@ -104,7 +104,7 @@ def test_a_clear_gain_is_named_with_its_numbers():
     assert (found.pick.norm, found.pick.by) == ("group", "Dice")
     assert found.standing.contrasts[0].difference == pytest.approx(0.03, abs=0.006)
     assert found.standing.rank_shares[0][0] > 0.99
-    assert found.verdict.startswith("At batch size 2 group has clearly higher Dice than any of the 4 other norms (0.8")  # fmt: skip
+    assert found.verdict.startswith("At batch size 2 group clearly has a higher Dice than any of the 4 other norms (0.8")  # fmt: skip
     assert "40 cases, 3 seeds" in found.verdict
     assert found.verdict.endswith("take group.")
 
@@ -139,11 +139,13 @@ def test_without_a_difference_the_sentence_says_so_and_how_many_cases_would_be_n
     assert "there is no evidence of a difference between" in found.verdict
     assert f"{found.needed} cases would be needed to see 0.005 with 80 % power" in found.verdict
     assert (found.pick.norm, found.pick.by) == ("instance", "default")
-    assert "the default at batch size 2, a convention" in found.verdict
+    assert "the default at batch size 2, a convention after Wu & He (2018)" in found.verdict
 
 
 def test_what_is_in_use_stays_without_evidence_against_it():
     assert recommend(noisy(FIVE, case_sd=0.03), 2, current="layer").pick.norm == "layer"
+    with pytest.raises(OptionError, match=r"got 'layr'. Did you mean 'layer'\?"):
+        recommend(noisy(FIVE), 2, current="layr")
 
 
 @pytest.mark.parametrize(
@@ -206,6 +208,7 @@ def test_slight_evidence_keeps_the_best_against_those_that_merely_were_not_refut
         n: {"costs": Costs(folded_seconds=1.0)} for n in FIVE if n != "group"})  # fmt: skip
     found = recommend(table, 2)
     assert found.standing.confidence == "slight"
+    assert found.verdict.startswith("At batch size 2 there is slight evidence that group has a higher Dice")  # fmt: skip
     assert len(found.standing.candidates) > 1
     assert (found.pick.norm, found.pick.by) == ("group", "Dice")
 
@@ -262,10 +265,20 @@ def test_then_tolerance_then_speed_then_memory():
     assert (found.pick.norm, found.pick.by) == ("group", "peak memory")
 
 
+def test_the_unit_of_time_changes_nothing():
+    seconds = dict(zip(FIVE, (1.0, 1.2, 1.04, 1.3, 1.02), strict=True))
+    seen, again = (
+        recommend(changed(UNDECIDED, **{n: {"costs": Costs(folded_seconds=k * t)} for n, t in seconds.items()}), 2)
+        for k in (1.0, 1e6)
+    )  # fmt: skip
+    assert seen.verdict == again.verdict
+    assert [b.kept for b in seen.pick.breaks] == [b.kept for b in again.pick.breaks]
+
+
 def test_that_a_network_without_a_norm_won_is_said():
     found = recommend(noisy({**FIVE, "none": 0.03}), 2)
     assert found.pick.norm == "none"
-    assert "none (no normalization layer) has clearly higher Dice" in found.verdict
+    assert "none (no normalization layer) clearly has a higher Dice" in found.verdict
 
 
 def alternatives(found):
