@@ -12,7 +12,8 @@ from medseg.core.paired import difference_interval, difference_of, holm, signed_
 from medseg.core.statistics import NAN, wilson_interval
 from medseg.study.choosing import choices_at, chosen
 from medseg.study.contrasts import Table
-from medseg.study.outcomes import CaseScores, Outcome, Study
+from medseg.study.measurements import CaseScores
+from medseg.study.outcomes import Outcome, Study
 from medseg.study.score_tables import DICE, tables
 
 

@@ -8,7 +8,8 @@ from dataclasses import fields
 import numpy as np
 
 from medseg.study.choosing import choices_at
-from medseg.study.outcomes import Costs, Outcome, Study
+from medseg.study.measurements import Costs
+from medseg.study.outcomes import Outcome, Study
 
 
 def costs(study: Study, batch_size: int) -> dict[str, Costs]:

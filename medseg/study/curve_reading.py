@@ -16,7 +16,8 @@ from medseg.core.endpoints import Array
 from medseg.study.choosing import choices_at, chosen
 from medseg.study.claim_intervals import mean_row
 from medseg.study.claim_rows import Row
-from medseg.study.outcomes import Curve, Outcome, Study
+from medseg.study.measurements import Curve
+from medseg.study.outcomes import Outcome, Study
 
 View = Literal["samples", "steps", "seconds"]
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from medseg.core.endpoints import Array, mean_known
 from medseg.study.contrasts import Table
-from medseg.study.outcomes import CaseScores, Outcome, Study
+from medseg.study.measurements import CaseScores
+from medseg.study.outcomes import Outcome, Study
 
 Runs = Mapping[str, Sequence[Outcome]]
 """The outcomes of each norm that are compared, one a seed."""

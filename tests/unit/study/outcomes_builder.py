@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from medseg.study.outcomes import CaseScores, Curve, Outcome, Probes, Study
+from medseg.study.measurements import CaseScores, Curve, Probes
+from medseg.study.outcomes import Outcome, Study
 
 
 def outcome(norm, dice=None, *, batch_size=2, rate=0.01, seed=0, choosing=0.8, **others):

@@ -10,7 +10,7 @@ from outcomes_builder import noisy, outcome, study
 from medseg.core.paired import difference_interval
 from medseg.study.accuracy_table import accuracies, drop_in
 from medseg.study.cost_table import costs
-from medseg.study.outcomes import CaseScores, Costs
+from medseg.study.measurements import CaseScores, Costs
 
 BASE = np.linspace(0.7, 0.9, 20)
 

@@ -18,7 +18,7 @@ from medseg.study.claims_speed import faster
 from medseg.study.claims_stability import less_sensitive, stabler
 from medseg.study.claims_training import higher_rates, smoother
 from medseg.study.curve_reading import at_common_count, first_reached, mean_until
-from medseg.study.outcomes import Curve, Probes
+from medseg.study.measurements import Curve, Probes
 
 EMPTY = Row("quantity", "batch", 2, math.nan, against="none", primary=True)
 

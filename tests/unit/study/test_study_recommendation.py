@@ -12,7 +12,7 @@ from medseg.core.paired import cases_needed
 from medseg.core.runs import strict_json
 from medseg.study.choosing import choose
 from medseg.study.contrasts import Table
-from medseg.study.outcomes import CaseScores, Costs, Probes
+from medseg.study.measurements import CaseScores, Costs, Probes
 from medseg.study.recommendation import recommend, recommend_all
 from medseg.study.standing import stand
 from medseg.study.tie_breaks import default_norm
