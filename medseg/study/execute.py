@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -29,7 +30,8 @@ from medseg.engine.shards import parse_shard
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.report.options import ReportOptions
 from medseg.report.pages import report
-from medseg.study.grid import Run, is_study, one_variant, read_study
+from medseg.study.folds import cross_validation
+from medseg.study.grid import Run, is_study, read_study
 from medseg.study.options import StudyOptions
 from medseg.study.out_of_fold import collect
 from medseg.training.cli import fit
@@ -103,10 +105,13 @@ def study(options: StudyOptions) -> int:
         log.info("interrupted; the same command goes on")
         return 128 + crew.signalled
     waiting = [entry.run.name for entry in planned if entry.state != "scored"]
-    if others := [name for name in waiting if name not in failed]:
+    others = [name for name in waiting if name not in failed]
+    if others and failed and options.fail_fast:
+        log.error("--fail_fast: %d runs were not done: %s", len(others), ", ".join(others))
+    elif others:
         log.info("%d runs are left to other shares: no report yet", len(others))
     else:
-        _finish([entry for entry in planned if entry.state == "scored"], options.output)
+        _finish(planned, options.output)
     for name, reason in failed.items():
         log.error("%s failed: %s", name, reason)
     return 3 if failed else 0
@@ -121,29 +126,7 @@ def _runs(options: StudyOptions) -> list[Run]:
         return read_study(options.config[0])
     data = _resolved(Run({}, options.config))["data"]
     manifest = load_manifest(Path(data["manifest"]), data["root"] and Path(data["root"]))
-    if options.folds == "all":
-        present = {
-            case.fold
-            for case in manifest.training
-            if case.fold is not None and manifest.file(case.images[0]).is_file()
-        }
-        folds = sorted(present)
-    else:
-        folds = [int(text) for text in options.folds.split(",") if text.strip().isdigit()]
-    if len(folds) < 2 or not set(folds) <= set(manifest.folds):
-        raise OptionError(
-            f"--folds {options.folds}: a cross-validation needs at least two of the manifest's "
-            f"folds, {list(manifest.folds)}. Draw them by medseg manifest --folds 5."
-        )
-    rest = [fold for fold in manifest.folds if fold in folds]
-    runs = one_variant(options.config, folds)
-    if len(rest) == len(manifest.folds):
-        return runs
-    # Folds without files are not trained on.
-    return [
-        Run(run.cell, run.config, {"data.train_folds": [f for f in folds if f != fold]})
-        for run, fold in zip(runs, folds, strict=True)
-    ]
+    return cross_validation(options.config, manifest, options.folds)
 
 
 def _plan(runs: Sequence[Run], output: Path) -> list[Planned]:
@@ -209,7 +192,8 @@ class _Crew:
         self._stopped = threading.Event()
         self._running: set[subprocess.Popen[bytes]] = set()
         threads = options.threads or max(1, default_workers() // max(options.workers, 1))
-        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._threads = str(threads)
+        self._environment = {**os.environ, "OMP_NUM_THREADS": self._threads}
 
     def work(self, planned: Sequence[Planned]) -> dict[str, str]:
         """Do all that is left of the runs; return the failed ones with the reason of each."""
@@ -231,21 +215,25 @@ class _Crew:
             return ""
         asked = {"digest": entry.run.digest, "cell": dict(entry.run.cell)}
         write_json(entry.files.run_dir / ASKED, asked)
-        with _alone(entry.files.run_dir) as handle:
-            return self._do(entry, handle)
+        with _alone(entry.files.run_dir, self._stopped) as handle:
+            return "" if handle is None else self._do(entry, handle)
 
     def _do(self, entry: Planned, handle: int) -> str:
         if entry.state == "scored":  # meanwhile, by another process
             return ""
         for command in entry.steps():
             log_file = entry.files.run_dir / f"{command[0]}.log"
-            status = self._call(command, log_file, handle)
-            if self._stopped.is_set():
+            # Predict counts its own threads; it does not follow OMP_NUM_THREADS.
+            own = ["--threads", self._threads] if command[0] == "predict" else []
+            status = self._call([*command, *own], log_file, handle)
+            if self.signalled:
                 return ""
             if status:
                 if self.options.fail_fast:
                     self._stopped.set()
                 return f"{command[0]} ended with status {status}; see {command[0]}.log"
+            if self._stopped.is_set():
+                return ""
         log.info("done        %s", entry.run.name)
         return ""
 
@@ -275,18 +263,30 @@ class _Crew:
 
 
 @contextlib.contextmanager
-def _alone(run_dir: Path) -> Iterator[int]:
-    """Wait until nobody works on a run, and keep others off it.
+def _alone(run_dir: Path, stopped: threading.Event) -> Iterator[int | None]:
+    """Wait until nobody works on a run, and keep others off it; yield None if stopped meanwhile.
 
     The processes of the run hold the lock as well: where the study is killed, they go on, and the
     study that is started again waits for them.
     """
-    with (run_dir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting     %s: another process works on it", run_dir.name)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with (run_dir / ".lock").open("a+") as file:
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    file.seek(0)
+                    holder = file.read().strip() or "another process"
+                    log.info("waiting     %s: %s works on it", run_dir.name, holder)
+                    told = True
+            if stopped.wait(1):
+                yield None
+                return
+        file.truncate(0)
+        file.write(f"study {os.getpid()} on {platform.node()}, or a process it started,")
+        file.flush()
         yield file.fileno()
 
 
@@ -295,19 +295,24 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def _finish(planned: Sequence[Planned], output: Path) -> None:
     """Gather the out-of-fold predictions of each variant, and report on all runs."""
-    if not planned:
+    scored = [entry for entry in planned if entry.state == "scored"]
+    if not scored:
         return
     variants: dict[str, list[Planned]] = {}
     for entry in planned:
         variants.setdefault(entry.run.variant, []).append(entry)
     for name, entries in variants.items():
+        if missing := [entry.run.name for entry in entries if entry.state != "scored"]:
+            # Some folds are not the whole set, and must not look like it.
+            log.error("no out-of-fold scores of %s: %s missing", name, ", ".join(missing))
+            continue
         folds = {int(entry.settings["data"]["fold"]): entry.files for entry in entries}
         if len(folds) > 1:
             data = entries[0].settings["data"]
             root = data["root"] and Path(data["root"])
             place = output / "oof" / (name if len(variants) > 1 else "")
             collect(load_manifest(Path(data["manifest"]), root), folds, place)
-    runs = tuple(entry.files.run_dir for entry in planned)
+    runs = tuple(entry.files.run_dir for entry in scored)
     report(ReportOptions(runs=runs, output=output / "report.html"))
     log.info("report: %s", output / "report.html")
 

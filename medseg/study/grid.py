@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medseg.core.errors import OptionError, problems, suggestion
+from medseg.study.strict_yaml import canonical, load_yaml
 
 SHORT_NAMES = {
     "norm": "model.norm",
@@ -92,7 +91,7 @@ def read_study(path: Path) -> list[Run]:
     Raises:
         OptionError: With every problem of the file.
     """
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = load_yaml(path)
     if not isinstance(content, dict):
         raise OptionError(f"{path} must hold the keys {', '.join(_KEYS)}.")
     if found := _wrong(content):
@@ -104,12 +103,19 @@ def read_study(path: Path) -> list[Run]:
     if missing := [str(file) for file in config if not file.is_file()]:
         raise OptionError(problems(path, [f"config {name}: no such file" for name in missing]))
     cells = (dict(zip(grid, row, strict=True)) for row in itertools.product(*grid.values()))
-    return [Run(cell, config, fixed) for cell in cells if not any(map(cell_is(cell), exclude))]
+    runs = [Run(cell, config, fixed) for cell in cells if not any(map(cell_is(cell), exclude))]
+    if not runs:
+        raise OptionError(f"{path}: exclude leaves no run.")
+    if found := _same_names(runs):
+        raise OptionError(problems(path, found))
+    return runs
 
 
 def cell_is(cell: Mapping[str, Any]) -> Any:
     """Return the test whether a part of a cell belongs to this one."""
-    return lambda part: all(cell.get(flag) == value for flag, value in part.items())
+    return lambda part: all(
+        canonical(cell[flag]) == canonical(value) for flag, value in part.items()
+    )
 
 
 def one_variant(config: Sequence[Path], folds: Sequence[int]) -> list[Run]:
@@ -119,7 +125,7 @@ def one_variant(config: Sequence[Path], folds: Sequence[int]) -> list[Run]:
 
 def is_study(path: Path) -> bool:
     """Return whether a YAML is a study, not a configuration of `medseg fit`."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = load_yaml(path)
     return isinstance(content, dict) and "grid" in content
 
 
@@ -127,21 +133,58 @@ def _full(flags: Mapping[str, Any]) -> dict[str, Any]:
     return {SHORT_NAMES.get(name, name): value for name, value in flags.items()}
 
 
+def _same_names(runs: Sequence[Run]) -> list[str]:
+    cells: dict[str, Run] = {}
+    found = []
+    for run in runs:
+        # Some file systems do not tell upper from lower case.
+        other = cells.setdefault(run.name.lower(), run)
+        if other is not run:
+            both = f"{dict(other.cell)} and {dict(run.cell)}"
+            found.append(f"{both} would share the folder {run.name}")
+    return found
+
+
 def _wrong(content: Mapping[str, Any]) -> list[str]:
     found = [f"unknown key {key!r}.{suggestion(key, _KEYS)}" for key in content if key not in _KEYS]
+    config, exclude = content.get("config") or [], content.get("exclude") or []
+    if not isinstance(config, list) or not all(isinstance(name, str) for name in config):
+        found.append(f"config: a list of files is needed; got {config!r}")
     grid, fixed = content.get("grid") or {}, content.get("fixed") or {}
-    if not isinstance(grid, dict) or not grid:
+    if not _is_flags(fixed):
+        found.append(f"fixed: flags and their values are needed; got {fixed!r}")
+        fixed = {}
+    if not _is_flags(grid) or not grid:
         return [*found, "`grid` must name at least one flag with a list of values"]
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             found.append(f"grid {name}: a list of values is needed; got {values!r}")
-        elif len({word(value) for value in values}) < len(values):
+        elif len({canonical(value) for value in values}) < len(values):
             found.append(f"grid {name}: {values} names a value twice")
     full = [SHORT_NAMES.get(name, name) for name in (*grid, *fixed)]
     twice = sorted({name for name in full if full.count(name) > 1})
     found += [f"{name} is named twice, in grid and fixed or by both of its names" for name in twice]
-    known = set(_full(grid))
-    for part in content.get("exclude") or []:
-        if not isinstance(part, dict) or not set(_full(part)) <= known:
-            found.append(f"exclude {part!r}: must give values of flags of the grid")
+    if not isinstance(exclude, list):
+        return [*found, f"exclude: a list of combinations is needed; got {exclude!r}"]
+    return found + [text for part in exclude for text in _wrong_exclusion(part, _full(grid))]
+
+
+def _is_flags(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(name, str) for name in content)
+
+
+def _wrong_exclusion(part: Any, grid: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with one combination that is to be left out."""
+    where = f"exclude {part!r}: must give values of flags of the grid"
+    if not _is_flags(part) or not part:
+        return [where]
+    found = []
+    names = [*grid, *(short for short, flag in SHORT_NAMES.items() if flag in grid)]
+    for name, value in part.items():
+        values = grid.get(SHORT_NAMES.get(name, name))
+        if values is None:
+            found.append(f"{where}; {name!r} is none.{suggestion(name, names)}")
+        elif isinstance(values, list) and canonical(value) not in map(canonical, values):
+            near = suggestion(word(value), map(word, values))
+            found.append(f"{where}; {name} has no value {value!r}.{near}")
     return found

@@ -1,0 +1,67 @@
+"""Which folds a cross-validation runs, and on which folds each of its runs trains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from medseg.core.errors import OptionError, problems
+from medseg.core.manifest import Manifest
+from medseg.study.grid import Run, one_variant
+
+log = logging.getLogger("medseg")
+
+
+def cross_validation(config: Sequence[Path], manifest: Manifest, asked: str) -> list[Run]:
+    """Return one run for each fold that is asked for.
+
+    Each run trains on all other folds of the manifest, whether they are asked for or not; only a
+    fold of which no image is there (one that is held back) is left out, and said.
+
+    Raises:
+        OptionError: If the folds cannot be read, or are not the manifest's.
+    """
+    present = _present(manifest)
+    folds = present if asked == "all" else _parsed(asked, manifest.folds, present)
+    if len(folds) < 2:
+        raise OptionError(
+            f"--folds {asked}: a cross-validation needs at least two of the manifest's "
+            f"folds, {list(manifest.folds)}. Draw them by medseg manifest --folds 5."
+        )
+    runs = one_variant(config, folds)
+    if absent := [fold for fold in manifest.folds if fold not in present]:
+        log.warning("folds %s are not trained on: none of their images is there", absent)
+        return [
+            Run(run.cell, run.config, {"data.train_folds": [f for f in present if f != fold]})
+            for run, fold in zip(runs, folds, strict=True)
+        ]
+    return runs
+
+
+def _present(manifest: Manifest) -> list[int]:
+    return sorted(
+        {
+            case.fold
+            for case in manifest.training
+            if case.fold is not None and manifest.file(case.images[0]).is_file()
+        }
+    )
+
+
+def _parsed(asked: str, known: Sequence[int], present: Sequence[int]) -> list[int]:
+    found, folds = [], []
+    for text in (part.strip() for part in asked.split(",")):
+        if not (text.isascii() and text.isdigit()):
+            found.append(f"{text!r} is no fold; folds are numbers such as 0,1,2, or all")
+        elif (fold := int(text)) in folds:
+            found.append(f"fold {fold} is named twice")
+        elif fold not in known:
+            found.append(f"fold {fold} is not one of the manifest's, {list(known)}")
+        elif fold not in present:
+            found.append(f"none of the images of fold {fold} is there")
+        else:
+            folds.append(fold)
+    if found:
+        raise OptionError(problems(f"--folds {asked}", found))
+    return folds
