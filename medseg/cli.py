@@ -45,6 +45,11 @@ VERBS = {
         "medseg.check.dataset:check",
         "medseg.check.options:CheckOptions",
     ),
+    "plan": Verb(
+        "plan a training from the data: one commented configuration that fits memory and time",
+        "medseg.training.plan:plan",
+        "medseg.training.plan_options:PlanOptions",
+    ),
     "fit": Verb("train a network (Lightning CLI)", "medseg.training.cli:fit"),
     "validate": Verb("validate a trained network (Lightning CLI)", "medseg.training.cli:validate"),
     "predict": Verb(

@@ -163,16 +163,57 @@ def difference_interval(first: Array, second: Array, seed: int = 0) -> Interval:
 
 
 def _two_level_interval(first: Array, second: Array, rng: np.random.Generator) -> Interval:
-    """Resample cases, and seeds within each variant; widen for how few there are of either.
+    cases = case_weights(first.shape[1], rng)
+    replicates = resampled_means(second, cases, rng) - resampled_means(first, cases, rng)
+    return two_level_interval(first, second, replicates)
+
+
+def case_weights(count: int, rng: np.random.Generator) -> Array:
+    """Return the weight of each case in each of `RESAMPLES` resamples; a row sums to 1."""
+    return np.asarray(rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count)
+
+
+def resampled_means(values: Array, cases: Array, rng: np.random.Generator) -> Array:
+    """Return the mean over resampled cases and newly resampled seeds, one of each resample.
+
+    Args:
+        values: Shape (seeds, cases).
+        cases: From `case_weights`, so that variants can share them.
+        rng: Draws the seeds.
+    """
+    count = len(values)
+    seeds = rng.multinomial(count, np.full(count, 1 / count), len(cases)) / count
+    return np.asarray(((cases @ values.T) * seeds).sum(axis=1))
+
+
+def two_level_interval(first: Array, second: Array, replicates: Array) -> Interval:
+    """Widen the replicates of a mean difference for how few cases and seeds there are.
 
     Resampling S seeds shows only (S - 1) / S of their variance, and has the tails of a normal
     distribution. So the replicates are stretched to the unbiased standard error, times Student's
     quantile at Satterthwaite's degrees of freedom over the normal one.
+
+    Args:
+        first: Shape (seeds, cases), two cases or more.
+        second: Same cases, its own number of seeds.
+        replicates: Of second minus first, over resampled cases, and seeds within each.
     """
-    n, estimate = first.shape[1], float(second.mean() - first.mean())
-    cases = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
-    replicates = _replicates(second, cases, rng) - _replicates(first, cases, rng)
     variances, freedom = _variances(first, second)
+    estimate = float(second.mean() - first.mean())
+    return stretched_interval(estimate, replicates, variances, freedom)
+
+
+def stretched_interval(
+    estimate: float, replicates: Array, variances: Array, freedom: Array
+) -> Interval:
+    """Return the interval of resampled values, stretched to the standard error that holds.
+
+    Args:
+        estimate: Of the data as they are.
+        replicates: Of resampled data.
+        variances: The unbiased parts of the variance of the estimate.
+        freedom: Degrees of freedom of each part.
+    """
     total = float(variances.sum())
     if total == 0 or np.ptp(replicates) == 0:
         return Interval(estimate, estimate, "none: all differences are equal")
@@ -182,13 +223,6 @@ def _two_level_interval(first: Array, second: Array, rng: np.random.Generator) -
     ends = np.quantile(replicates, (ALPHA / 2, 1 - ALPHA / 2)) - estimate
     low, high = estimate + stretch * ends
     return Interval(float(low), float(high), "two-level bootstrap")
-
-
-def _replicates(values: Array, cases: Array, rng: np.random.Generator) -> Array:
-    """Return the mean over resampled cases (given as weights) and newly resampled seeds."""
-    count = len(values)
-    seeds = rng.multinomial(count, np.full(count, 1 / count), len(cases)) / count
-    return np.asarray(((cases @ values.T) * seeds).sum(axis=1))
 
 
 def _variances(first: Array, second: Array) -> tuple[Array, Array]:

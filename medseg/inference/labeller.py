@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import queue
-import resource
-import sys
 import threading
 import time
 import traceback
@@ -25,6 +23,7 @@ from medseg.inference.package import is_package, load_model, model_file
 from medseg.inference.plan import Request
 from medseg.inference.predictor import Opened, Prediction, Predictor, Sink
 from medseg.inference.settings import Settings
+from medseg.io.memory import peak_bytes
 from medseg.networks.checkpoint import Trained
 
 Record = dict[str, Any]
@@ -201,7 +200,7 @@ class Labeller:
         if case.is_over:
             self._gate.release(case.bytes)
             case.record["seconds"] = round(sum(stages.values()), 3)
-            case.record["peak_memory_bytes"] = peak_memory()
+            case.record["peak_memory_bytes"] = peak_bytes()
 
     def _read(self, case: _Case) -> None:
         plan = self._predictor.estimate(case.job.images, self._order.reading)
@@ -265,12 +264,6 @@ def failure(error: Exception, code: str = "") -> Record:
     message = f"{type(error).__name__}: {error}"
     lines = "".join(traceback.format_exception(error))
     return {"status": "failed", "code": code or "bug", "message": message, "traceback": lines}
-
-
-def peak_memory() -> int:
-    """Return the most memory this process has taken so far, bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def sha256(path: Path) -> str:

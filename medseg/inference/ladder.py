@@ -15,14 +15,6 @@ from medseg.inference.plan import Plan, Request
 _FINER = (4, 16)
 """How much thinner slabs become in the end."""
 
-_SIGNS = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
-"""Words of errors for which PyTorch has no type of its own."""
-
 
 @dataclass(frozen=True)
 class Rung:
@@ -81,13 +73,6 @@ def rungs(
         cut = best_cut(original, request.footprints, grids, room // finer, request.axes)
         if cut is not None:
             yield replace(rung, cut=cut)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that memory has run out, and nothing else."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
 def exhausted() -> VolumeError:

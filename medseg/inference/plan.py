@@ -7,18 +7,17 @@ happens to be free, so that a case is labelled in the same way each time.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.core.errors import OptionError, VolumeError
+from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.postprocessing import Postprocessing, bytes_needed
 from medseg.data.transforms import Preprocessing, canonical_grid
 from medseg.inference.cuts import Cut, Footprint, best_cut
 from medseg.io import read_extent
-from medseg.io.memory import total_bytes
+from medseg.io.memory import size
 
 PROCESS_BYTES = 450 << 20
 """One process with torch and SimpleITK loaded: 260 MiB measured, and room for its heap."""
@@ -177,30 +176,3 @@ class Request:
             if tuple(padded) != grid.shape:
                 total += 4 * footprint.channels * math.prod(padded)
         return total
-
-
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-def parse_bytes(option: str, text: str) -> int:
-    """Return the bytes of a size such as `4GiB`, `900MB` or `4G`, all in powers of 1024.
-
-    A share such as `80%` is that of this machine's memory, or of its container's.
-
-    Raises:
-        OptionError: If it is none.
-    """
-    share = re.fullmatch(r"\s*([0-9]+)\s*%\s*", text)
-    if share is not None and 0 < int(share[1]) <= 100:
-        return total_bytes() * int(share[1]) // 100
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kmgt]?)i?b?\s*", text.lower())
-    if match is None or float(match[1]) <= 0:
-        raise OptionError(
-            f"{option} must be a size such as 4GiB, or a share such as 80%; got {text!r}."
-        )
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in words."""
-    return f"{count / 2**30:.3g} GiB" if count >= 1 << 30 else f"{count / 2**20:.0f} MiB"

@@ -21,13 +21,14 @@ from medseg.data.transforms import Prepared, Reading, prepare_case
 from medseg.inference.backends import BackendOptions, build_backend
 from medseg.inference.cuts import Box
 from medseg.inference.ensemble import check_together, mirror_axes, request_of, role_of
-from medseg.inference.ladder import Rung, exhausted, is_out_of_memory, rungs
+from medseg.inference.ladder import Rung, exhausted, rungs
 from medseg.inference.package import load_model
 from medseg.inference.plan import Plan
 from medseg.inference.settings import Settings, find_device
 from medseg.inference.slabs import Source, blocks
 from medseg.io.write import label_dtype
 from medseg.networks.checkpoint import Trained
+from medseg.networks.devices import is_out_of_memory
 
 Sink = Callable[[Box, NDArray[np.float16]], None]
 """Takes the probabilities, shape (classes, …), of a box of the case's grid."""

@@ -14,7 +14,8 @@ from medseg.core.errors import MedsegError, OptionError
 from medseg.data.transforms import Reading
 from medseg.engine.progress import printable, track
 from medseg.inference.inputs import Job
-from medseg.inference.plan import Plan, Request, size
+from medseg.inference.plan import Plan, Request
+from medseg.io.memory import size
 
 SUPERVISOR_BYTES = 400 << 20
 """The process that hands out the cases: 230 to 360 MiB measured, and room for the list of cases."""

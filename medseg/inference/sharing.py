@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from medseg.inference.options import PredictOptions
-from medseg.inference.plan import parse_bytes
 from medseg.inference.preflight import SUPERVISOR_BYTES
 from medseg.inference.settings import Settings, find_device
 from medseg.inference.threads import default_threads
+from medseg.io.memory import parse_bytes
 
 CORES_A_WORKER = 4
 """More threads than this wait for each other more than they help in one window."""

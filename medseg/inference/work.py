@@ -23,7 +23,7 @@ from medseg.inference.ensemble import check_together, mirror_axes, request_of
 from medseg.inference.inputs import Job, list_jobs
 from medseg.inference.labeller import Order, Record, failure
 from medseg.inference.options import PredictOptions
-from medseg.inference.plan import Request, parse_bytes, size
+from medseg.inference.plan import Request
 from medseg.inference.predictor import Predictor
 from medseg.inference.preflight import (
     SUPERVISOR_BYTES,
@@ -34,6 +34,7 @@ from medseg.inference.records import Ledger
 from medseg.inference.settings import find_device
 from medseg.inference.sharing import settings_of
 from medseg.io.atomic import sweep
+from medseg.io.memory import parse_bytes, size
 
 SOME_FAILED = 3
 TERMINATED = 143

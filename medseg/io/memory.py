@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from medseg.core.errors import VolumeError
+from medseg.core.errors import OptionError, VolumeError
 
 _CGROUPS = Path("/sys/fs/cgroup")
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def check_size(path: Path, claimed: int, max_bytes: int | None) -> None:
@@ -26,12 +29,34 @@ def check_size(path: Path, claimed: int, max_bytes: int | None) -> None:
     """
     limit = available_bytes() // 2 if max_bytes is None else max_bytes
     if claimed > limit:
-        cause = f"the header claims {_size(claimed)}; the limit is {_size(limit)}"
+        cause = f"the header claims {size(claimed)}; the limit is {size(limit)}"
         raise VolumeError(path, "too-big", cause, "check the file, or raise max_bytes")
 
 
-def _size(count: int) -> str:
-    return f"{count / 2**30:.3g} GiB" if count >= 2**20 else f"{count} bytes"
+def parse_bytes(option: str, text: str) -> int:
+    """Return the bytes of a size such as `4GiB`, `900MB` or `4G`, all in powers of 1024.
+
+    A share such as `80%` is that of this machine's memory, or of its container's.
+
+    Raises:
+        OptionError: If it is none.
+    """
+    share = re.fullmatch(r"\s*([0-9]+)\s*%\s*", text)
+    if share is not None and 0 < int(share[1]) <= 100:
+        return total_bytes() * int(share[1]) // 100
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    if match is None or float(match[1]) <= 0:
+        raise OptionError(
+            f"{option} must be a size such as 4GiB, or a share such as 80%; got {text!r}."
+        )
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in words."""
+    if count < 1 << 20:
+        return f"{count} bytes"
+    return f"{count / 2**30:.3g} GiB" if count >= 1 << 30 else f"{count / 2**20:.0f} MiB"
 
 
 def available_bytes() -> int:
@@ -43,6 +68,16 @@ def total_bytes() -> int:
     """Return the memory of this machine, or of the container or job this process lies in."""
     limits = [*_physical(), *(limit for limit, _ in _cgroup_limits())]
     return min(limits, default=sys.maxsize)
+
+
+def peak_bytes() -> int:
+    """Return the most memory this process has held so far."""
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        return _row("/proc/self/status", "VmHWM")  # unlike getrusage's, not the parent's as well
+    import resource  # Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
 
 
 def _physical() -> Iterator[int]:

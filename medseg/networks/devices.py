@@ -1,4 +1,4 @@
-"""`medseg env`: what there is to compute on, and with which versions."""
+"""`medseg env`: what there is to compute on, and with which versions; and when it is exhausted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ import sys
 import torch
 
 from medseg.core.environment import EnvOptions, versions
+
+_SIGNS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""Words of errors for which PyTorch has no type of its own."""
 
 log = logging.getLogger("medseg")
 
@@ -32,3 +40,10 @@ def _devices() -> list[str]:
         return ["cpu (no CUDA device)"]
     devices = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return [f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory has run out, and nothing else."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)

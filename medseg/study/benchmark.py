@@ -26,6 +26,7 @@ from medseg.study.limits import benchmark_limits
 from medseg.study.options import BenchmarkOptions
 from medseg.study.peers import benchmark_peer
 from medseg.study.reading import benchmark_reading
+from medseg.study.rule_simulation import benchmark_recommendation
 from medseg.study.scoring import benchmark_scoring
 from medseg.study.training_time import benchmark_training
 from medseg.training.loss import supervised_loss
@@ -81,7 +82,11 @@ def benchmark(options: BenchmarkOptions) -> int:
         return benchmark_peer(options)
     if options.what in ("memory", "endurance"):
         return benchmark_limits(options)
-    others = {"backends": benchmark_backends, "training": benchmark_training}
+    others = {
+        "backends": benchmark_backends,
+        "training": benchmark_training,
+        "recommendation": benchmark_recommendation,
+    }
     if options.what in others:
         others[options.what](options)
         return 0

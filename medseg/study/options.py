@@ -43,7 +43,9 @@ class BenchmarkOptions:
             times prediction of windows of `patch_size`, `batch_size` of them at once, by each
             backend that is installed, in `steps` rounds; nnunet labels the same cases with the same
             weights by `medseg predict` and by nnU-Net; memory labels a volume of 512 x 512 x 800
-            voxels in 100 classes within 4 GiB; endurance labels 2000 small cases, or `cases`.
+            voxels in 100 classes within 4 GiB; endurance labels 2000 small cases, or `cases`;
+            recommendation applies the rule of studies to `steps` simulated ones of each kind, whose
+            truth is known.
         run: Run directory of a training (nnunet).
         checkpoint: best, last, or the path of a checkpoint of it (nnunet).
         input: A folder of images or a manifest (nnunet). With a manifest the Dice of cases that did
@@ -62,7 +64,15 @@ class BenchmarkOptions:
     steps: int = 20
     output: Path | None = None
     what: Literal[
-        "steps", "training", "reading", "metrics", "backends", "nnunet", "memory", "endurance"
+        "steps",
+        "training",
+        "reading",
+        "metrics",
+        "backends",
+        "nnunet",
+        "memory",
+        "endurance",
+        "recommendation",
     ] = "steps"
     run: Path | None = None
     checkpoint: str = "last"

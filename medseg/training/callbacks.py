@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import platform
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +15,7 @@ from pytorch_lightning.callbacks import Callback
 
 from medseg.core import environment
 from medseg.core.runs import RunFiles, atomic_text, write_json
+from medseg.io.memory import peak_bytes
 from medseg.training.budget import budget_record
 from medseg.training.checkpoints import Checkpoints, irreproducible
 from medseg.training.module import SegmentationModule
@@ -185,8 +184,7 @@ def _peak_memory_mib() -> float:
     """Return the peak of the GPU's allocator, or of this process's resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return peak_bytes() / 2**20
 
 
 def _device_name(device: torch.device) -> str:

@@ -110,7 +110,8 @@ class Checkpoints(Callback):
         if better:
             self.best = self._fresh
         self._fresh = None
-        for name in ("best", "last") if better else ("last",):
+        # `last` first: a run that holds a checkpoint at all can be gone on with.
+        for name in ("last", "best") if better else ("last",):
             self._keep(trainer, pl_module, name)
         signalled, _ = _of_any_device(trainer, self._signal, False)
         if signalled and not trainer.should_stop:

@@ -250,6 +250,11 @@ class SegmentationModule(pl.LightningModule):
         checkpoint[KEY] = self.description.to_primitives()
         checkpoint[TRAINING_KEY] = self.fixed_settings
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Be in double precision before such weights are loaded: Lightning converts after that."""
+        if any(value.dtype == torch.float64 for value in checkpoint["state_dict"].values()):
+            self.double()
+
     @property
     def fixed_settings(self) -> dict[str, Any]:
         """Settings that live in the optimizer's state: a resumed run cannot change them."""

@@ -28,6 +28,7 @@ TEXTS = [
     "docs/training.md",
     "docs/study.md",
     "docs/budget.md",
+    "docs/plan.md",
 ]
 
 
@@ -74,6 +75,8 @@ def test_every_command_of_the_texts_is_one(command, capsys):
         parser = build_parser(options, verb, "")
         parser.parse_args([a for a in arguments if a not in ("...", "…", "&")])
     else:
+        # A plan is written by the command before; a preset of the same data stands in for it.
+        arguments = [a.replace("plans/", "pipelines/data/") for a in arguments]
         with pytest.raises(SystemExit) as end:
             fit([*arguments, "--print_config"])
         assert end.value.code in (0, None)

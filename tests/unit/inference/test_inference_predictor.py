@@ -16,11 +16,11 @@ from medseg.core.postprocessing import Rule
 from medseg.inference.ensemble import shared_rules
 from medseg.inference.files import probability_file
 from medseg.inference.gate import Gate
-from medseg.inference.ladder import is_out_of_memory
 from medseg.inference.predictor import Predictor, relative_entropy
 from medseg.inference.settings import Settings
 from medseg.io import write_volume
 from medseg.networks.checkpoint import Description, Trained
+from medseg.networks.devices import is_out_of_memory
 from medseg.networks.unet import Architecture
 
 LABELS = {"background": 0, "liver": 3, "tumour": 700}

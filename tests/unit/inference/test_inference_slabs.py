@@ -14,8 +14,9 @@ from medseg.core.geometry import Grid
 from medseg.data.resample import GridMap, resample
 from medseg.data.transforms import Preprocessing, canonical_grid
 from medseg.inference.cuts import Cut, Footprint, best_cut
-from medseg.inference.plan import Request, parse_bytes
+from medseg.inference.plan import Request
 from medseg.inference.slabs import Source, blocks
+from medseg.io.memory import parse_bytes
 from medseg.networks.window import SlidingWindow
 
 CLASSES = 4

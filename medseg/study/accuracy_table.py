@@ -1,0 +1,158 @@
+"""The accuracy of every norm beside the baseline's: at its own learning rate, or at one for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medseg.core.endpoints import Array
+from medseg.core.paired import difference_interval, difference_of, holm, signed_rank
+from medseg.core.statistics import NAN, wilson_interval
+from medseg.study.choosing import choices_at, chosen
+from medseg.study.contrasts import Table
+from medseg.study.measurements import CaseScores
+from medseg.study.outcomes import Outcome, Study
+from medseg.study.score_tables import DICE, tables
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One norm at one batch size; differences are the norm minus the baseline.
+
+    Attributes:
+        norm: Its name.
+        learning_rate: That it was trained at.
+        seeds: How many.
+        n: Independent units.
+        dice: Mean over units and seeds.
+        ci_low: Lower end of its 95 % interval, over units and seeds.
+        ci_high: Upper end.
+        class_dice: Mean of each class over cases and seeds.
+        seed_dice: Mean of each seed.
+        difference: To the baseline; NaN for the baseline itself, as all that follows from it.
+        difference_low: Lower end of its 95 % interval.
+        difference_high: Upper end.
+        p_holm: Wilcoxon's test, corrected for the number of norms compared with the baseline.
+        rank_biserial: Above 0 favours the norm.
+        wins: Units in which the norm is better.
+        ties: Units without a difference.
+        losses: Units in which the baseline is better.
+        p_better: Share of units in which the norm is better, ties counted half.
+        p_better_low: Lower end of its 95 % interval.
+        p_better_high: Upper end.
+        missed: Structures of all cases that were not predicted, mean over seeds; None where not
+            counted.
+        invented: Structures predicted where there are none, likewise.
+    """
+
+    norm: str
+    learning_rate: float
+    seeds: int
+    n: int
+    dice: float
+    ci_low: float
+    ci_high: float
+    class_dice: Mapping[str, float]
+    seed_dice: tuple[float, ...]
+    difference: float
+    difference_low: float
+    difference_high: float
+    p_holm: float
+    rank_biserial: float
+    wins: int
+    ties: int
+    losses: int
+    p_better: float
+    p_better_low: float
+    p_better_high: float
+    missed: float | None
+    invented: float | None
+
+
+def accuracies(study: Study, batch_size: int, rate: float | None = None) -> tuple[Accuracy, ...]:
+    """Compare every norm with the baseline at one batch size.
+
+    Norms that diverged are in it as far as they were scored: what their networks do is a result.
+
+    Args:
+        study: All outcomes.
+        batch_size: One of the study's.
+        rate: Learning rate of all norms; each its own if not given.
+
+    Returns:
+        The baseline first, then the others by name; nothing without scores of the baseline.
+    """
+    runs = {
+        norm: group
+        for norm, choice in choices_at(study, batch_size).items()
+        if (group := chosen(study, choice, rate)) and all(o.scores is not None for o in group)
+    }
+    found = {table.norm: table for table in tables(study, runs, DICE) or ()}
+    if study.baseline not in found:
+        return ()
+    baseline = found[study.baseline]
+    others = [table for norm, table in sorted(found.items()) if norm != study.baseline]
+    corrected = holm([signed_rank(_paired(baseline, table)).p for table in others])
+    rows = zip((baseline, *others), (NAN, *corrected), strict=True)
+    return tuple(_accuracy(table, baseline, runs[table.norm], p) for table, p in rows)
+
+
+def drop_in(study: Study, batch_size: int) -> tuple[Accuracy, ...]:
+    """Compare the norms at the baseline's best learning rate: what a mere exchange would give."""
+    choice = choices_at(study, batch_size).get(study.baseline)
+    if choice is None or choice.learning_rate is None:
+        return ()
+    return accuracies(study, batch_size, choice.learning_rate)
+
+
+def _paired(baseline: Table, table: Table) -> Array:
+    return difference_of(baseline.values.mean(axis=0), table.values.mean(axis=0))
+
+
+def _accuracy(table: Table, baseline: Table, group: Sequence[Outcome], p_holm: float) -> Accuracy:
+    values, itself = _paired(baseline, table), table.norm == baseline.norm
+    own = difference_interval(np.zeros((1, table.values.shape[1])), table.values)
+    against = difference_interval(baseline.values, table.values)
+    wins, losses = int((values > 0).sum()), int((values < 0).sum())
+    ties = len(values) - wins - losses
+    better = wilson_interval(wins + ties / 2, len(values))
+    scores = [o.scores for o in group if o.scores is not None]
+    return Accuracy(
+        norm=table.norm,
+        learning_rate=group[0].learning_rate,
+        seeds=len(group),
+        n=len(values),
+        dice=float(table.values.mean()),
+        ci_low=own.low,
+        ci_high=own.high,
+        class_dice=_by_class(scores),
+        seed_dice=tuple(map(float, table.values.mean(axis=1))),
+        difference=NAN if itself else float(table.values.mean() - baseline.values.mean()),
+        difference_low=NAN if itself else against.low,
+        difference_high=NAN if itself else against.high,
+        p_holm=p_holm,
+        rank_biserial=NAN if itself else signed_rank(values).effect,
+        wins=wins,
+        ties=ties,
+        losses=losses,
+        p_better=NAN if itself else (wins + ties / 2) / len(values),
+        p_better_low=NAN if itself else better.low,
+        p_better_high=NAN if itself else better.high,
+        missed=_count([s.missed for s in scores]),
+        invented=_count([s.invented for s in scores]),
+    )
+
+
+def _by_class(scores: Sequence[CaseScores]) -> dict[str, float]:
+    classes = [s.class_dice or {} for s in scores]
+    names = sorted(set.intersection(*(set(found) for found in classes)))
+    tables_ = {name: np.array([found[name] for found in classes], np.float64) for name in names}
+    return {n: float(np.nanmean(t)) if not np.isnan(t).all() else NAN for n, t in tables_.items()}
+
+
+def _count(counts: Sequence[tuple[int, ...] | None]) -> float | None:
+    """Return the sum over cases, mean over seeds."""
+    known = [sum(count) for count in counts if count is not None]
+    return sum(known) / len(known) if known and len(known) == len(counts) else None

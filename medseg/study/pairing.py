@@ -1,0 +1,129 @@
+"""The baseline of a study beside each other norm, at every batch size they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from medseg.study.choosing import Choice, choices_at, chosen
+from medseg.study.claim_intervals import difference_row, mean_row, ratio_row
+from medseg.study.claim_rows import Row
+from medseg.study.outcomes import Outcome, Study
+
+Reading = Callable[[Outcome], float | None]
+"""A number of one run, None where it was not measured."""
+
+MODES = {
+    "dice_running": "Dice with running statistics",
+    "dice_precise": "Dice with precise statistics",
+    "dice_own": "Dice with own statistics",
+}
+"""Probes of the three ways to evaluate batch norm."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Everything a claim asks of a study.
+
+    Attributes:
+        study: The study.
+    """
+
+    study: Study
+
+    @cached_property
+    def choices(self) -> dict[int, dict[str, Choice]]:
+        """The learning rate of each norm at each batch size."""
+        return {size: choices_at(self.study, size) for size in self.study.batch_sizes}
+
+    def runs(self, size: int, norm: str) -> tuple[Outcome, ...]:
+        """Return the runs of a norm at its own learning rate, one a seed."""
+        return chosen(self.study, self.choices[size][norm])
+
+    def norms(self, size: int) -> list[str]:
+        """Return the norms with a learning rate at a batch size, the baseline first."""
+        able = [n for n, choice in self.choices[size].items() if choice.learning_rate is not None]
+        return sorted(able, key=lambda norm: (norm != self.study.baseline, norm))
+
+    def pairs(self) -> Iterator[tuple[int, str]]:
+        """Yield each batch size with each norm that the baseline can be compared with there."""
+        for size in self.study.batch_sizes:
+            names = self.norms(size)
+            if self.study.baseline in names:
+                yield from ((size, norm) for norm in names[1:])
+
+    def contrast(self, quantity: str, size: int, norm: str, primary: bool = False) -> Row:
+        """Return an empty contrast of the baseline with a norm, to be filled in."""
+        return Row(quantity, self.study.baseline, size, float("nan"), against=norm, primary=primary)
+
+    def values(self, size: int, norm: str, read: Reading) -> list[float] | None:
+        """Return a number of each seed that finished; None if one was not measured."""
+        found = [read(o) for o in self.runs(size, norm) if o.status == "finished"]
+        known = [value for value in found if value is not None]
+        return known if known and len(known) == len(found) else None
+
+    def means(self, quantity: str, read: Reading) -> Iterator[Row]:
+        """Yield the mean over seeds of every norm."""
+        for size in self.study.batch_sizes:
+            for norm in self.norms(size):
+                values = self.values(size, norm, read)
+                if values is not None:
+                    yield mean_row(quantity, norm, size, values)
+
+    def differences(
+        self, quantity: str, read: Reading, claimed: int, margin: float, primary: bool = True
+    ) -> Iterator[Row]:
+        """Yield the difference of the baseline to each norm, over seeds."""
+        for size, norm, ours, theirs in self._measured(read):
+            row = self.contrast(quantity, size, norm, primary)
+            yield difference_row(row, ours, theirs, claimed, margin)
+
+    def ratios(
+        self, quantity: str, read: Reading, claimed: int, primary: bool = True
+    ) -> Iterator[Row]:
+        """Yield the ratio of the baseline to each norm, over seeds; only of numbers above 0."""
+        for size, norm, ours, theirs in self._measured(read):
+            if min(*ours, *theirs) > 0:
+                yield ratio_row(
+                    self.contrast(f"ratio of {quantity}", size, norm, primary),
+                    ours,
+                    theirs,
+                    claimed,
+                )
+
+    def _measured(self, read: Reading) -> Iterator[tuple[int, str, list[float], list[float]]]:
+        for size, norm in self.pairs():
+            ours = self.values(size, self.study.baseline, read)
+            theirs = self.values(size, norm, read)
+            if ours is not None and theirs is not None:
+                yield size, norm, ours, theirs
+
+
+def final_dice(outcome: Outcome) -> float | None:
+    """Return the mean Dice of the reporting cases; of the choosing fold where there is none.
+
+    A network that diverged and labels nothing has Dice 0.
+    """
+    if outcome.scores is not None and not np.isnan(outcome.scores.dice).all():
+        return float(np.nanmean(outcome.scores.dice))
+    if outcome.choosing is not None:
+        return outcome.choosing
+    return 0.0 if outcome.status == "diverged" else None
+
+
+def probe(name: str) -> Reading:
+    """Return the reading of a probe."""
+
+    def read(outcome: Outcome) -> float | None:
+        value: float | None = getattr(outcome.probes, name)
+        return value
+
+    return read
+
+
+def all_ended(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the runs that came to an end of their own."""
+    return [outcome for outcome in outcomes if outcome.status in ("finished", "diverged")]

@@ -1,0 +1,182 @@
+"""What a training step takes: reckoned from shapes alone, or measured in a process of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medseg.engine.outcome import WorkerDiedError
+from medseg.engine.supervisor import supervise
+from medseg.io.memory import peak_bytes
+from medseg.networks.devices import is_out_of_memory
+from medseg.networks.unet import Architecture, UNet
+from medseg.training.loss import supervised_loss
+
+PROCESS_BYTES = 500 << 20
+"""`medseg fit` without its network: PyTorch, MONAI, Lightning and patches; 485 MiB measured on a
+CPU."""
+
+CUDA_BYTES = 500 << 20
+"""A CUDA context with its libraries, beyond what PyTorch's allocator counts; a usual size."""
+
+_LIBRARY_BYTES = 150 << 20
+"""Of a CPU's convolution library once it runs: the difference that stays for any size."""
+
+_COPIES = 5
+"""Of the weights: they, their gradient, AdamW's two averages, the averaged weights."""
+
+_WORKSPACE = 3
+"""Of the largest tensor, beside what backward needs: gradients on their way, and the
+convolutions' own buffers. Tests compare the sum with what is measured."""
+
+_SHORT = 1.0
+"""Seconds below which a step is timed more often."""
+
+
+@dataclass(frozen=True)
+class StepJob:
+    """A training step.
+
+    Attributes:
+        architecture: The network.
+        norm: Its norm.
+        norm_groups: Groups of group norm.
+        channels: Image channels.
+        classes: The background included.
+        patch_size: Voxels.
+        batch_size: Patches.
+        device: `cpu` or `cuda`.
+        precision: As Lightning names it: `32-true`, `bf16-mixed` or `16-mixed`.
+    """
+
+    architecture: Architecture
+    norm: str
+    norm_groups: int
+    channels: int
+    classes: int
+    patch_size: tuple[int, int, int]
+    batch_size: int
+    device: str
+    precision: str
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the batch."""
+        i, j, k = self.patch_size
+        return self.batch_size * i * j * k
+
+    def build(self) -> UNet:
+        """Return the network, on PyTorch's current default device."""
+        return UNet(self.channels, self.classes, self.architecture, self.norm, self.norm_groups, 0)
+
+    def forward(self, network: UNet, image: Tensor, label: Tensor) -> Tensor:
+        """Return the loss, in the job's precision."""
+        half = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
+        mixed = self.precision != "32-true"
+        with torch.autocast(self.device, half, enabled=mixed):
+            return supervised_loss(network.heads(image), label)
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step takes.
+
+    Attributes:
+        bytes: Memory of the whole training; None if it did not fit.
+        seconds: Of a step; None if it was only reckoned.
+    """
+
+    bytes: int | None
+    seconds: float | None
+
+
+def reckon(job: StepJob) -> int:
+    """Return the bytes a training takes, from the shapes of what backward keeps.
+
+    Nothing is computed and no memory taken: the network lives on PyTorch's meta device.
+    """
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()  # noqa: SLF001 - no address on the meta device
+        return tensor
+
+    with torch.device("meta"):
+        network = job.build().train()
+        image, label = _batch(job, "meta")
+        # Autocast acts on the device at hand; on the meta device the step stays in float32.
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = supervised_loss(network.heads(image), label)
+    del loss
+    largest = 4 * job.voxels * max(2 * job.architecture.channels[0], job.classes)
+    weights = 4 * sum(parameter.numel() for parameter in network.parameters())
+    share = 1.0 if job.precision == "32-true" else 0.6  # norms and losses keep float32
+    fixed = CUDA_BYTES if job.device == "cuda" else PROCESS_BYTES + _LIBRARY_BYTES
+    return int(fixed + _COPIES * weights + share * (sum(kept.values()) + _WORKSPACE * largest))
+
+
+def measure(job: StepJob) -> StepCost:
+    """Run some steps in a fresh process, which alone is harmed if the memory does not suffice."""
+    (outcome,) = supervise(_start, [job], workers=1, attempts=1)
+    if isinstance(outcome.error, WorkerDiedError):
+        return StepCost(None, None)  # killed by the system: more memory than there is
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.result or StepCost(None, None)
+
+
+def _start() -> Any:
+    return _handle
+
+
+def _handle(jobs: Iterator[tuple[int, StepJob]]) -> Iterator[tuple[int, StepCost]]:
+    for key, job in jobs:
+        yield key, _measured(job)
+
+
+def _measured(job: StepJob) -> StepCost:
+    """Train a few steps on noise."""
+    try:
+        return _steps(job)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            return StepCost(None, None)
+        raise
+
+
+def _steps(job: StepJob) -> StepCost:
+    cuda = job.device == "cuda"
+    before = peak_bytes()
+    network = job.build().to(job.device).train()
+    optimizer = torch.optim.AdamW(network.parameters())
+    image, label = _batch(job, job.device)
+    seconds: list[float] = []
+    while len(seconds) < 3 or (len(seconds) < 8 and sum(seconds) < _SHORT):
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        job.forward(network, image, label).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    weights = 4 * sum(parameter.numel() for parameter in network.parameters())  # the averaged ones
+    if cuda:
+        taken = torch.cuda.max_memory_reserved() + CUDA_BYTES
+    else:
+        taken = max(peak_bytes() - before, 0) + PROCESS_BYTES
+    # The first step allocates and chooses algorithms; what else runs here disturbs some others.
+    return StepCost(taken + weights, min(seconds[1:]))
+
+
+def _batch(job: StepJob, device: str) -> tuple[Tensor, Tensor]:
+    size = (job.batch_size, *job.patch_size)
+    image = torch.zeros((job.batch_size, job.channels, *job.patch_size), device=device)
+    if device != "meta":
+        image.normal_()
+    return image, torch.zeros(size, dtype=torch.uint8, device=device)

@@ -1,0 +1,203 @@
+"""The training step of a plan: the largest that memory and time allow, measured where it can be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from medseg.core.errors import ManifestError, OptionError
+from medseg.core.manifest import Manifest
+from medseg.data.fingerprint import Fingerprint
+from medseg.io.memory import size
+from medseg.networks.unet import Architecture, check_architecture
+from medseg.training import plan_rules as rules
+from medseg.training.measure import StepCost, StepJob, measure, reckon
+from medseg.training.plan_options import PlanOptions
+
+FEWEST_STEPS = 1000
+"""In the time given: with fewer, a smaller patch is worth more than what it leaves out."""
+
+ENOUGH_STEPS = 10_000
+"""Steps from which further time is better spent on larger batches."""
+
+MOST_OF_DATA = 0.05
+"""Share of the training set's voxels that one batch may hold; nnU-Net's."""
+
+WORTH_IT = 1.2
+"""How much faster bfloat16 must be to be taken on a CPU: it costs digits, and some lack units."""
+
+_PROBE_VOXELS = 64**3
+"""A first measurement is not larger: it tells the speed of a device nobody knows yet."""
+
+_MARGIN = 0.9
+"""Of the memory given that a reckoned size may take."""
+
+SMALLER_IS_BETTER = 0.2
+"""Share of the median image below which a patch sees too little of it at once."""
+
+log = logging.getLogger("medseg")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the training may take.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        bytes: Memory.
+        seconds: Time.
+        there: Whether the device is there to be measured.
+    """
+
+    device: str
+    bytes: int
+    seconds: int
+    there: bool
+
+
+def fitted(
+    options: PlanOptions,
+    facts: Fingerprint,
+    manifest: Manifest,
+    machine: Machine,
+    spacing: Sequence[float],
+) -> tuple[StepJob, StepCost, StepCost | None, float]:
+    """Return the training step that fits memory and time, and what it takes."""
+    candidates = [
+        _job(options, manifest, machine, layout) for layout in rules.layouts(facts, spacing)
+    ]
+    if not candidates:
+        raise ManifestError(
+            f"{manifest.path}: the images are too small for two levels at {list(spacing)} mm. "
+            "Give a finer --spacing."
+        )
+    job = _that_fits(candidates, machine)
+    cost, full = StepCost(reckon(job), None), None
+    if machine.there:
+        job, cost, full = _measured(candidates, job, machine)
+    if options.batch_size is None:
+        job, cost = _with_more(options, facts, spacing, machine, job, cost)
+    check_architecture(job.architecture, job.norm, job.norm_groups, job.patch_size, job.batch_size)
+    median = np.median(facts.shapes_at(spacing), axis=0)
+    covered = np.minimum(np.asarray(job.patch_size) / median, 1).prod()
+    return job, cost, full, float(covered)
+
+
+def _job(
+    options: PlanOptions, manifest: Manifest, machine: Machine, layout: rules.Layout
+) -> StepJob:
+    cuda = machine.device == "cuda"
+    batch = options.batch_size or 2
+    precision = "32-true"
+    if cuda:
+        half = machine.there and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16-mixed" if half else "16-mixed"
+    return StepJob(
+        architecture=Architecture(
+            channels=rules.channels(32 if cuda else 16, len(layout.strides)),
+            strides=[list(row) for row in layout.strides],
+            kernels=[list(row) for row in layout.kernels],
+        ),
+        norm=rules.norm_for(batch) if options.norm == "auto" else options.norm,
+        norm_groups=options.norm_groups,
+        channels=len(manifest.channel_names),
+        classes=len(manifest.labels),
+        patch_size=layout.patch_size,
+        batch_size=batch,
+        device=machine.device,
+        precision=precision,
+    )
+
+
+def _that_fits(candidates: Sequence[StepJob], machine: Machine) -> StepJob:
+    """Return the largest patch that the reckoning says fits.
+
+    Raises:
+        OptionError: If not even the smallest does; it says how much that takes.
+    """
+    for job in candidates:
+        for saving in (False, True):
+            network = replace(job.architecture, activation_checkpointing=saving)
+            chosen = replace(job, architecture=network)
+            if reckon(chosen) <= _MARGIN * machine.bytes:
+                return chosen
+    least = reckon(replace(candidates[-1], architecture=network))
+    raise OptionError(
+        f"the memory does not suffice: {size(machine.bytes)} are there, the smallest patch, "
+        f"{candidates[-1].patch_size} in batches of {candidates[-1].batch_size}, takes "
+        f"{size(int(least / _MARGIN) + 1)}. Raise --memory, or take --batch_size 1."
+    )
+
+
+def _measured(
+    candidates: Sequence[StepJob], job: StepJob, machine: Machine
+) -> tuple[StepJob, StepCost, StepCost | None]:
+    """Return the largest patch, from `job` on, that is measured to fit memory and time."""
+    probe = next((c for c in candidates if c.voxels <= _PROBE_VOXELS), candidates[-1])
+    probe = min(job, probe, key=lambda each: each.voxels)
+    first = measure(probe)
+    full = None
+    precision = job.precision
+    if machine.device == "cpu" and first.seconds:
+        half = measure(replace(probe, precision="bf16-mixed"))
+        if half.seconds and first.seconds / half.seconds >= WORTH_IT:
+            full, first, precision = first, half, "bf16-mixed"
+    most = machine.seconds / FEWEST_STEPS
+    smaller = [c for c in candidates if c.voxels <= job.voxels]
+    for candidate in smaller:
+        chosen = replace(candidate, precision=precision, architecture=replace(
+            candidate.architecture,
+            activation_checkpointing=job.architecture.activation_checkpointing,
+        ))  # fmt: skip
+        guess = (first.seconds or 0) * chosen.voxels / probe.voxels
+        if guess > most and candidate is not smaller[-1]:
+            continue
+        cost = first if chosen == replace(probe, precision=precision) else measure(chosen)
+        log.info("patch %s, batch %d, %s: %s", chosen.patch_size, chosen.batch_size,
+                 chosen.precision, cost_words(cost))  # fmt: skip
+        if cost.bytes is not None and cost.bytes <= machine.bytes:
+            return chosen, cost, full
+    raise OptionError(
+        f"the memory does not suffice: no patch was measured to fit {size(machine.bytes)}. "
+        "Raise --memory, or take --batch_size 1."
+    )
+
+
+def _with_more(
+    options: PlanOptions,
+    facts: Fingerprint,
+    spacing: Sequence[float],
+    machine: Machine,
+    job: StepJob,
+    cost: StepCost,
+) -> tuple[StepJob, StepCost]:
+    """Return the largest batch that memory, time and the size of the data set allow."""
+    voxels = facts.shapes_at(spacing).prod(axis=1).sum()
+    most = int(MOST_OF_DATA * voxels / (job.voxels / job.batch_size))
+    if cost.seconds:
+        each = cost.seconds / job.batch_size
+        most = min(most, int(machine.seconds / ENOUGH_STEPS / each))
+    for batch in range(most - most % 2, job.batch_size, -2):
+        norm = rules.norm_for(batch) if options.norm == "auto" else job.norm
+        larger = replace(job, batch_size=batch, norm=norm)
+        if reckon(larger) > _MARGIN * machine.bytes:
+            continue
+        if not machine.there:
+            return larger, StepCost(reckon(larger), None)
+        taken = measure(larger)
+        log.info("batch %d: %s", batch, cost_words(taken))
+        if taken.bytes is not None and taken.bytes <= machine.bytes:
+            return larger, taken
+    return job, cost
+
+
+def cost_words(cost: StepCost) -> str:
+    """Return what a step takes, in words."""
+    if cost.bytes is None:
+        return "does not fit"
+    time = f"{cost.seconds:.3g} s a step, " if cost.seconds else ""
+    return f"{time}{size(cost.bytes)}"
