@@ -99,6 +99,14 @@ class Manifest:
         """The folds that occur, in order."""
         return tuple(sorted({case.fold for case in self.training if case.fold is not None}))
 
+    def present_folds(self) -> tuple[int, ...]:
+        """Return the folds with a file on this disk; one without a single file is held back."""
+        return tuple(
+            fold
+            for fold in self.folds
+            if any(path.exists() for case in self.in_folds([fold]) for path in self.files(case))
+        )
+
     @property
     def digest(self) -> str:
         """Short hash of the case list, folds and labels; not of the files' contents."""

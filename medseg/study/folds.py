@@ -17,13 +17,13 @@ def cross_validation(config: Sequence[Path], manifest: Manifest, asked: str) -> 
     """Return one run for each fold that is asked for.
 
     Each run trains on all other folds of the manifest, whether they are asked for or not; only a
-    fold of which no image is there (one that is held back) is left out, and said.
+    fold without a single file (one that is held back) is left out, and said.
 
     Raises:
         OptionError: If the folds cannot be read, or are not the manifest's.
     """
-    present = _present(manifest)
-    folds = present if asked == "all" else _parsed(asked, manifest.folds, present)
+    present = manifest.present_folds()
+    folds = list(present) if asked == "all" else _parsed(asked, manifest.folds, present)
     if len(folds) < 2:
         raise OptionError(
             f"--folds {asked}: a cross-validation needs at least two of the manifest's "
@@ -31,22 +31,12 @@ def cross_validation(config: Sequence[Path], manifest: Manifest, asked: str) -> 
         )
     runs = one_variant(config, folds)
     if absent := [fold for fold in manifest.folds if fold not in present]:
-        log.warning("folds %s are not trained on: none of their images is there", absent)
+        log.warning("folds %s are not trained on: none of their files is there", absent)
         return [
             Run(run.cell, run.config, {"data.train_folds": [f for f in present if f != fold]})
             for run, fold in zip(runs, folds, strict=True)
         ]
     return runs
-
-
-def _present(manifest: Manifest) -> list[int]:
-    return sorted(
-        {
-            case.fold
-            for case in manifest.training
-            if case.fold is not None and manifest.file(case.images[0]).is_file()
-        }
-    )
 
 
 def _parsed(asked: str, known: Sequence[int], present: Sequence[int]) -> list[int]:
@@ -59,7 +49,7 @@ def _parsed(asked: str, known: Sequence[int], present: Sequence[int]) -> list[in
         elif fold not in known:
             found.append(f"fold {fold} is not one of the manifest's, {list(known)}")
         elif fold not in present:
-            found.append(f"none of the images of fold {fold} is there")
+            found.append(f"none of the files of fold {fold} is there")
         else:
             folds.append(fold)
     if found:
