@@ -1,0 +1,128 @@
+"""What is planned of a study: each run with its folder, its configuration and what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medseg.core.errors import MedsegError, OptionError
+from medseg.core.runs import RunFiles
+from medseg.networks.unet import Architecture, check_architecture
+from medseg.study.grid import Run
+from medseg.training.cli import fit
+
+ASKED = "study.json"
+"""In each run's folder: what was asked of it, and how its last attempt ended."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that can be trained.
+
+    Attributes:
+        run: What is asked.
+        files: Where it lies.
+        settings: The resolved configuration.
+    """
+
+    run: Run
+    files: RunFiles
+    settings: dict[str, Any]
+
+    @property
+    def state(self) -> str:
+        """`scored`, `trained`, `interrupted` or `new`."""
+        fitted = read_record(self.files.fit)
+        if fitted and not fitted["interrupted"]:
+            return "scored" if self.files.scores.is_file() else "trained"
+        last = self.files.checkpoints / "last.ckpt"
+        return "interrupted" if last.is_file() else "new"
+
+    @property
+    def data(self) -> list[str]:
+        """Flags that name its validation cases."""
+        data = self.settings["data"]
+        root = ["--root", str(data["root"])] if data["root"] else []
+        return ["--manifest", str(data["manifest"]), *root, "--fold", str(data["fold"])]
+
+    def steps(self) -> Iterator[list[str]]:
+        """Yield the commands that are left to do, each one only once the last one has ended."""
+        files, place = self.files, ["--run_dir", str(self.files.run_dir)]
+        if self.state in ("new", "interrupted"):
+            resume = ["--ckpt_path", "last"] if self.state == "interrupted" else []
+            yield ["fit", *self.run.arguments, *place, *resume]
+        # `last`: `best` was chosen on the very cases that are scored here.
+        images = ["--input", *self.data[1:]]
+        folder = ["--output", str(files.predictions)]
+        yield ["predict", "--run", str(files.run_dir), "--checkpoint", "last", *images, *folder]
+        scores = ["--predictions", str(files.predictions), "--output", str(files.scores)]
+        yield ["evaluate", *scores, *self.data, "--workers", "1"]
+
+
+def plan_runs(runs: Sequence[Run], output: Path) -> list[Planned]:
+    """Return the runs that can be trained; say which cannot, and why.
+
+    Raises:
+        OptionError: If a run's folder holds what was asked otherwise, or none can be trained.
+    """
+    planned, changed = [], []
+    for run in runs:
+        files = RunFiles(output / "runs" / run.name)
+        settings = resolved(run)
+        try:
+            _check(settings)
+        except MedsegError as error:
+            log.warning("left out %s: %s", run.name, error)
+            continue
+        asked = read_record(files.run_dir / ASKED)
+        if asked and asked["digest"] != run.digest:
+            changed.append(run.name)
+        planned.append(Planned(run, files, settings))
+    if changed:
+        raise OptionError(
+            f"{output} holds runs that were asked otherwise: {', '.join(changed[:5])}. "
+            "Choose another --output, or undo the change of the configuration."
+        )
+    if not planned:
+        raise OptionError("no run of this study can be trained; see above.")
+    return planned
+
+
+def _check(settings: dict[str, Any]) -> None:
+    model, data = settings["model"], settings["data"]
+    network = Architecture(**model["network"])
+    groups, patch = model["norm_groups"], data["patch_size"]
+    check_architecture(network, model["norm"], groups, patch, data["batch_size"])
+
+
+def resolved(run: Run) -> dict[str, Any]:
+    """Return the whole configuration of a run, as `medseg fit` understands it.
+
+    Raises:
+        OptionError: If it does not.
+    """
+    text, told = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(told):
+            fit([*run.arguments, "--print_config"])
+    except SystemExit as end:
+        if end.code:
+            reason = told.getvalue().strip().splitlines()[-1:] or ["unknown"]
+            raise OptionError(f"run {run.name}: {reason[0]}") from end
+    settings: dict[str, Any] = yaml.safe_load(text.getvalue())
+    return settings
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file, nothing if it is not there."""
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
