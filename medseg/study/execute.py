@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from medseg.core.errors import OptionError
-from medseg.core.manifest import load_manifest
 from medseg.engine.shards import parse_shard
 from medseg.study.crew import Crew
 from medseg.study.folds import cross_validation
 from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
 from medseg.study.options import StudyOptions
-from medseg.study.planned import plan_runs, resolved
+from medseg.study.planned import manifest_of, plan_runs, resolved
 
 log = logging.getLogger("medseg")
 
@@ -25,7 +23,7 @@ def study(options: StudyOptions) -> int:
         OptionError: If the study cannot be read, or its folder holds another one.
     """
     runs = _runs(options)
-    planned = plan_runs(runs, options.output)
+    planned = plan_runs(runs, options.output, options.skip_impossible)
     mine = [entry for place, entry in enumerate(planned) if parse_shard(options.shard).takes(place)]
     for entry in mine:
         log.info("%-11s %s", entry.state, entry.run.name)
@@ -56,6 +54,5 @@ def _runs(options: StudyOptions) -> list[Run]:
         if len(options.config) > 1:
             raise OptionError("--config takes one study, or configuration files of medseg fit.")
         return read_study(options.config[0])
-    data = resolved(Run({}, options.config))["data"]
-    manifest = load_manifest(Path(data["manifest"]), data["root"] and Path(data["root"]))
+    manifest = manifest_of(resolved(Run({}, options.config))["data"])
     return cross_validation(options.config, manifest, options.folds)

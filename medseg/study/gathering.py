@@ -6,11 +6,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg.core.manifest import load_manifest
 from medseg.report.options import ReportOptions
 from medseg.report.pages import report
 from medseg.study.out_of_fold import collect
-from medseg.study.planned import Planned
+from medseg.study.planned import Planned, manifest_of
 
 log = logging.getLogger("medseg")
 
@@ -30,10 +29,8 @@ def finish(planned: Sequence[Planned], output: Path) -> None:
             continue
         folds = {int(entry.settings["data"]["fold"]): entry.files for entry in entries}
         if len(folds) > 1:
-            data = entries[0].settings["data"]
-            root = data["root"] and Path(data["root"])
             place = output / "oof" / (name if len(variants) > 1 else "")
-            collect(load_manifest(Path(data["manifest"]), root), folds, place)
+            collect(manifest_of(entries[0].settings["data"]), folds, place)
     runs = tuple(entry.files.run_dir for entry in scored)
     report(ReportOptions(runs=runs, output=output / "report.html"))
     log.info("report: %s", output / "report.html")

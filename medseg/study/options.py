@@ -98,6 +98,8 @@ class StudyOptions:
             writes the report.
         dry_run: Only show the runs and what would be done with each.
         fail_fast: Begin no further run once one has failed.
+        skip_impossible: Leave out, by name, the runs whose network cannot be built; they are
+            refused otherwise.
     """
 
     config: tuple[Path, ...]
@@ -108,3 +110,4 @@ class StudyOptions:
     shard: str = "0/1"
     dry_run: bool = False
     fail_fast: bool = False
+    skip_impossible: bool = False

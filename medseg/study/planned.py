@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from medseg.core.errors import MedsegError, OptionError
+from medseg.core.errors import MedsegError, OptionError, problems
+from medseg.core.manifest import Manifest, load_manifest
 from medseg.core.runs import RunFiles
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.study.grid import Run
@@ -20,6 +22,8 @@ from medseg.training.cli import fit
 
 ASKED = "study.json"
 """In each run's folder: what was asked of it, and how its last attempt ended."""
+
+log = logging.getLogger("medseg")
 
 
 @dataclass(frozen=True)
@@ -66,40 +70,60 @@ class Planned:
         yield ["evaluate", *scores, *self.data, "--workers", "1"]
 
 
-def plan_runs(runs: Sequence[Run], output: Path) -> list[Planned]:
-    """Return the runs that can be trained; say which cannot, and why.
+def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) -> list[Planned]:
+    """Return the runs with their configurations, all of them checked before any starts.
+
+    Args:
+        runs: What the study asks.
+        output: Folder of the study.
+        skip_impossible: Leave out, by name, runs that cannot be built, instead of refusing them.
 
     Raises:
-        OptionError: If a run's folder holds what was asked otherwise, or none can be trained.
+        OptionError: If runs cannot be built, or a run's folder holds what was asked otherwise.
     """
-    planned, changed = [], []
+    planned, impossible, changed = [], [], []
     for run in runs:
-        files = RunFiles(output / "runs" / run.name)
-        settings = resolved(run)
+        entry = Planned(run, RunFiles(output / "runs" / run.name), resolved(run))
         try:
-            _check(settings)
+            _check(entry.settings)
         except MedsegError as error:
-            log.warning("left out %s: %s", run.name, error)
+            impossible.append(f"{run.name}: {error}")
             continue
-        asked = read_record(files.run_dir / ASKED)
+        asked = read_record(entry.files.run_dir / ASKED)
         if asked and asked["digest"] != run.digest:
             changed.append(run.name)
-        planned.append(Planned(run, files, settings))
+        planned.append(entry)
+    _tell_impossible(impossible, skip_impossible and bool(planned))
     if changed:
         raise OptionError(
             f"{output} holds runs that were asked otherwise: {', '.join(changed[:5])}. "
             "Choose another --output, or undo the change of the configuration."
         )
-    if not planned:
-        raise OptionError("no run of this study can be trained; see above.")
     return planned
 
 
+def _tell_impossible(found: Sequence[str], skip: bool) -> None:
+    if found and not skip:
+        raise OptionError(
+            f"{problems('the study', found)}\nName such runs under `exclude`, or leave them out "
+            "with --skip_impossible."
+        )
+    for text in found:
+        log.warning("left out %s", text)
+
+
 def _check(settings: dict[str, Any]) -> None:
+    """Check what can be known before a run starts: the network, its norm and the folds."""
     model, data = settings["model"], settings["data"]
     network = Architecture(**model["network"])
     groups, patch = model["norm_groups"], data["patch_size"]
     check_architecture(network, model["norm"], groups, patch, data["batch_size"])
+    manifest_of(data).split(data["fold"], data["train_folds"])
+
+
+def manifest_of(data: Mapping[str, Any]) -> Manifest:
+    """Return the data set of a configuration's section `data`."""
+    return load_manifest(Path(data["manifest"]), data["root"] and Path(data["root"]))
 
 
 def resolved(run: Run) -> dict[str, Any]:

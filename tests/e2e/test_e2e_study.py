@@ -79,7 +79,9 @@ def test_a_cell_that_cannot_be_built_is_left_out_by_name_and_a_failing_run_stops
     path = study_yaml(fit_yaml, grid, **more)
     output = tmp_path / "study"
     command = ["study", "--config", str(path), "--output", str(output), "--workers", "2"]
-    assert main([*command, "--threads", "1"]) == 3
+    assert main([*command, "--threads", "1"]) == 2
+    assert not output.exists()
+    assert main([*command, "--threads", "1", "--skip_impossible"]) == 3
     told = capsys.readouterr().err
     assert (
         "left out norm=group,model.norm_groups=16,learning_rate=0.001: norm 'group' needs" in told
