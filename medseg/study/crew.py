@@ -16,10 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
-from medseg.core.runs import write_json
 from medseg.engine.parallel import default_workers
 from medseg.study.options import StudyOptions
-from medseg.study.planned import ASKED, Planned
+from medseg.study.planned import Planned
+
+MEDSEG = (sys.executable, "-m", "medseg")
+LAST_BYTES = 4096
+"""Of a log: enough for its last line."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,58 +36,64 @@ class Crew:
         self.options = options
         self.signalled = 0
         self._stopped = threading.Event()
+        self._failures: dict[str, str] = {}
         self._running: set[subprocess.Popen[bytes]] = set()
         threads = options.threads or max(1, default_workers() // max(options.workers, 1))
         self._threads = str(threads)
         self._environment = {**os.environ, "OMP_NUM_THREADS": self._threads}
 
     def work(self, planned: Sequence[Planned]) -> dict[str, str]:
-        """Do all that is left of the runs; return the failed ones with the reason of each."""
-        failed: dict[str, str] = {}
+        """Do all that is left of the runs; return why some failed, the first failure first."""
         handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
         try:
             with ThreadPoolExecutor(max(self.options.workers, 1)) as pool:
-                for entry, reason in zip(planned, pool.map(self._one, planned), strict=True):
-                    if reason:
-                        failed[entry.run.name] = reason
+                list(pool.map(self._one, planned))
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return failed
+        return self._failures
 
-    def _one(self, entry: Planned) -> str:
-        """Do one run; return why it failed, or nothing."""
+    def _one(self, entry: Planned) -> None:
         if self._stopped.is_set():
-            return ""
-        asked = {"digest": entry.run.digest, "cell": dict(entry.run.cell)}
-        write_json(entry.files.run_dir / ASKED, asked)
+            return
+        entry.files.run_dir.mkdir(parents=True, exist_ok=True)
         with alone(entry.files.run_dir, self._stopped) as handle:
-            return "" if handle is None else self._do(entry, handle)
+            # Meanwhile, another process may have scored it.
+            if handle is not None and entry.state != "scored":
+                self._do(entry, handle)
 
-    def _do(self, entry: Planned, handle: int) -> str:
-        if entry.state == "scored":  # meanwhile, by another process
-            return ""
+    def _do(self, entry: Planned, handle: int) -> None:
+        entry.note(status="running")
         for command in entry.steps():
             log_file = entry.files.run_dir / f"{command[0]}.log"
             # Predict counts its own threads; it does not follow OMP_NUM_THREADS.
             own = ["--threads", self._threads] if command[0] == "predict" else []
-            status = self._call([*command, *own], log_file, handle)
+            code = self._call([*command, *own], log_file, handle)
             if self.signalled:
-                return ""
-            if status:
-                if self.options.fail_fast:
-                    self._stopped.set()
-                return f"{command[0]} ended with status {status}; see {command[0]}.log"
+                entry.note(status="interrupted", command=command[0])
+                return
+            if code:
+                self._fail(entry, command[0], code, last_line(log_file))
+                return
             if self._stopped.is_set():
-                return ""
+                entry.note(status="interrupted", command=command[0])
+                return
+        entry.note(status="scored")
         log.info("done        %s", entry.run.name)
-        return ""
+
+    def _fail(self, entry: Planned, command: str, code: int, said: str) -> None:
+        entry.note(status="failed", command=command, exit_code=code, last_line=said)
+        reason = f"{command} ended with status {code}; see {command}.log: {said}"
+        log.error("failed      %s: %s", entry.run.name, reason)
+        if self.options.fail_fast:
+            self._stopped.set()
+        self._failures[entry.run.name] = reason
 
     def _call(self, command: Sequence[str], path: Path, handle: int) -> int:
         with path.open("ab") as file:
             # A group of its own: Ctrl-C reaches the study alone, which tells its processes.
             process = subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "medseg", *command],
+                [*MEDSEG, *command],
                 stdout=file,
                 stderr=file,
                 env=self._environment,
@@ -131,3 +140,11 @@ def alone(run_dir: Path, stopped: threading.Event) -> Iterator[int | None]:
         file.write(f"study {os.getpid()} on {platform.node()}, or a process it started,")
         file.flush()
         yield file.fileno()
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a log that says something."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from medseg.core.errors import OptionError
 from medseg.engine.shards import parse_shard
@@ -34,17 +35,21 @@ def study(options: StudyOptions) -> int:
     if crew.signalled:
         log.info("interrupted; the same command goes on")
         return 128 + crew.signalled
-    waiting = [entry.run.name for entry in planned if entry.state != "scored"]
-    others = [name for name in waiting if name not in failed]
+    _tell(failed)
+    others = [e.run.name for e in planned if e.state != "scored" and e.run.name not in failed]
     if others and failed and options.fail_fast:
-        log.error("--fail_fast: %d runs were not done: %s", len(others), ", ".join(others))
+        names = ", ".join(others)
+        log.error("--fail_fast: %s failed; not done: %s", next(iter(failed)), names)
     elif others:
         log.info("%d runs are left to other shares: no report yet", len(others))
     else:
         finish(planned, options.output)
+    return 3 if failed else 0
+
+
+def _tell(failed: Mapping[str, str]) -> None:
     for name, reason in failed.items():
         log.error("%s failed: %s", name, reason)
-    return 3 if failed else 0
 
 
 def _runs(options: StudyOptions) -> list[Run]:

@@ -15,7 +15,7 @@ import yaml
 
 from medseg.core.errors import MedsegError, OptionError, problems
 from medseg.core.manifest import Manifest, load_manifest
-from medseg.core.runs import RunFiles
+from medseg.core.runs import RunFiles, write_json
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.study.grid import Run
 from medseg.training.cli import fit
@@ -48,6 +48,16 @@ class Planned:
             return "scored" if self.files.scores.is_file() else "trained"
         last = self.files.checkpoints / "last.ckpt"
         return "interrupted" if last.is_file() else "new"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What study.json says of its last attempt: status, command, exit code, last line."""
+        return read_record(self.files.run_dir / ASKED)
+
+    def note(self, **outcome: Any) -> None:
+        """Write what is asked of it and how far it came."""
+        asked = {"digest": self.run.digest, "cell": dict(self.run.cell)}
+        write_json(self.files.run_dir / ASKED, {**asked, **outcome})
 
     @property
     def data(self) -> list[str]:
@@ -89,7 +99,7 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
         except MedsegError as error:
             impossible.append(f"{run.name}: {error}")
             continue
-        asked = read_record(entry.files.run_dir / ASKED)
+        asked = entry.record
         if asked and asked["digest"] != run.digest:
             changed.append(run.name)
         planned.append(entry)

@@ -1,10 +1,19 @@
-"""Waiting for a run that another process holds."""
+"""Doing the commands of runs: locks, threads, failures and what is noted of them."""
 
 import fcntl
+import json
+import sys
 import threading
 import time
 
-from medseg.study.crew import alone
+import pytest
+
+from medseg.core.runs import RunFiles
+from medseg.study import crew
+from medseg.study.crew import Crew, alone
+from medseg.study.grid import Run
+from medseg.study.options import StudyOptions
+from medseg.study.planned import Planned
 
 
 def test_waiting_for_a_held_run_ends_when_the_study_is_stopped(tmp_path):
@@ -21,3 +30,53 @@ def test_waiting_for_a_held_run_ends_when_the_study_is_stopped(tmp_path):
 def test_a_free_run_is_taken_at_once(tmp_path):
     with alone(tmp_path, threading.Event()) as handle:
         assert handle is not None
+
+
+FAKE = """
+import pathlib, sys
+place = pathlib.Path(sys.argv[sys.argv.index("--run_dir") + 1]) if "--run_dir" in sys.argv else None
+print("called", *sys.argv[1:])
+if place and "seed=1" in place.name:
+    print("loss is no number", "", sep="\\n")
+    sys.exit(5)
+if place:
+    (place / "fit.json").write_text('{"interrupted": false}')
+if sys.argv[1] == "evaluate":
+    pathlib.Path(sys.argv[sys.argv.index("--output") + 1]).write_text("")
+"""
+
+
+@pytest.fixture
+def entries(tmp_path, monkeypatch):
+    """Three runs whose commands are a script's; that of seed 1 fails."""
+    script = tmp_path / "fake.py"
+    script.write_text(FAKE)
+    monkeypatch.setattr(crew, "MEDSEG", (sys.executable, str(script)))
+    data = {"manifest": "x.json", "root": None, "fold": 0}
+    runs = [Run({"seed_everything": seed}, ()) for seed in range(3)]
+    return [Planned(run, RunFiles(tmp_path / "runs" / run.name), {"data": data}) for run in runs]
+
+
+def options(tmp_path, **more):
+    return StudyOptions(config=(), output=tmp_path, threads=3, **more)
+
+
+def test_a_failure_is_noted_with_its_command_its_status_and_its_last_words(entries, tmp_path):
+    failed = Crew(options(tmp_path)).work(entries)
+    assert list(failed) == ["seed=1"]
+    assert failed["seed=1"].endswith("loss is no number")
+    noted = json.loads((tmp_path / "runs" / "seed=1" / "study.json").read_text())
+    assert (noted["status"], noted["command"], noted["exit_code"]) == ("failed", "fit", 5)
+    assert noted["last_line"] == "loss is no number"
+    assert [entry.record["status"] for entry in entries] == ["scored", "failed", "scored"]
+
+
+def test_no_run_begins_after_a_failure_where_fail_fast_is_asked(entries, tmp_path):
+    Crew(options(tmp_path, fail_fast=True)).work(entries)
+    assert [entry.state for entry in entries] == ["scored", "new", "new"]
+    assert not entries[2].record
+
+
+def test_predict_is_told_its_threads(entries, tmp_path):
+    Crew(options(tmp_path)).work(entries[:1])
+    assert "--threads 3" in (entries[0].files.run_dir / "predict.log").read_text()
