@@ -19,6 +19,7 @@ from medseg.report.formats import check_formats, with_code, write_formats
 from medseg.report.metric_table import metric_groups, metric_rows
 from medseg.report.options import ReportOptions
 from medseg.report.pictures import gallery
+from medseg.report.preface import Preface
 from medseg.report.slices import PREDICTION_COLOUR, REFERENCE_COLOUR
 from medseg.report.sources import Source, read_sources
 from medseg.report.style import MOST_RUNS
@@ -38,22 +39,31 @@ def report(options: ReportOptions) -> int:
         if getattr(options, name) < 0:
             raise OptionError(f"--{name} must be 0 or more; got {getattr(options, name)}.")
     check_formats(options)
-    sources = read_sources(options.runs)
-    page = ""
-    if {"html", "pdf"} & set(options.format):
-        page = render(sources, options.worst, options.viewer_cases * ("html" in options.format))
-    for path in write_formats(options, sources, page):
-        log.info("report of %d run(s): %s", len(sources), path)
+    write_report(options, read_sources(options.runs))
     return 0
 
 
-def render(sources: Sequence[Source], worst: int, viewer_cases: int) -> str:
+def write_report(
+    options: ReportOptions, sources: Sequence[Source], preface: Preface | None = None
+) -> None:
+    """Write the report of sources that were read already."""
+    page = ""
+    if {"html", "pdf"} & set(options.format):
+        viewer_cases = options.viewer_cases * ("html" in options.format)
+        page = render(sources, options.worst, viewer_cases, preface)
+    for path in write_formats(options, sources, page):
+        log.info("report of %d run(s): %s", len(sources), path)
+
+
+def render(
+    sources: Sequence[Source], worst: int, viewer_cases: int, preface: Preface | None = None
+) -> str:
     """Return the page."""
     templates = environment()
     templates.filters["with_code"] = with_code
     colours = f":root {{ --reference: {REFERENCE_COLOUR}; --prediction: {PREDICTION_COLOUR}; }}\n"
     viewer = find_viewer() if viewer_cases else None
-    content = {**_tables(sources), **_figures(sources)}
+    content = {**_tables(sources), **_figures(sources), "preface": preface}
     content["comparison"] = comparison_of(sources)
     content |= _pictures(sources, worst, viewer, viewer_cases)
     viewer = content["viewer"]

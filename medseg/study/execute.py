@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
 
 from medseg.core.errors import OptionError
 from medseg.engine.shards import parse_shard
-from medseg.study.crew import Crew
+from medseg.study.crew import Crew, alone
 from medseg.study.folds import cross_validation
 from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
 from medseg.study.options import StudyOptions
-from medseg.study.planned import manifest_of, plan_runs, resolved
+from medseg.study.planned import Planned, manifest_of, plan_runs, resolved
 
 log = logging.getLogger("medseg")
 
@@ -35,16 +39,35 @@ def study(options: StudyOptions) -> int:
     if crew.signalled:
         log.info("interrupted; the same command goes on")
         return 128 + crew.signalled
-    _tell(failed)
-    others = [e.run.name for e in planned if e.state != "scored" and e.run.name not in failed]
-    if others and failed and options.fail_fast:
-        names = ", ".join(others)
-        log.error("--fail_fast: %s failed; not done: %s", next(iter(failed)), names)
-    elif others:
+    status = 3 if failed else 0
+    # What failed in another share is done with as well; its study.json says so.
+    others = [
+        entry.run.name
+        for entry in planned
+        if entry.state != "scored" and entry.record.get("status") != "failed"
+    ]
+    if not others:
+        status = max(status, _finish(planned, options.output))
+    elif not failed or not options.fail_fast:
         log.info("%d runs are left to other shares: no report yet", len(others))
-    else:
-        finish(planned, options.output)
-    return 3 if failed else 0
+    _tell(failed)
+    if others and failed and options.fail_fast:
+        log.error("--fail_fast: %s failed; not done: %s", next(iter(failed)), ", ".join(others))
+    return status
+
+
+def _finish(planned: Sequence[Planned], output: Path) -> int:
+    """Gather and report, one process at a time; after SIGTERM the next start does it anew."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with alone(output, threading.Event()):
+            return finish(planned, output)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell(failed: Mapping[str, str]) -> None:

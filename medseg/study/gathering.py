@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from medseg.core.runs import RunFiles
 from medseg.report.options import ReportOptions
-from medseg.report.pages import report
+from medseg.report.pages import write_report
+from medseg.report.sources import Source, read_source
 from medseg.study.out_of_fold import collect
 from medseg.study.planned import Planned, manifest_of
+from medseg.study.words import preface
 
-log = logging.getLogger("medseg")
 
+def finish(planned: Sequence[Planned], output: Path) -> int:
+    """Gather the out-of-fold predictions of each variant, and report on all.
 
-def finish(planned: Sequence[Planned], output: Path) -> None:
-    """Gather the out-of-fold predictions of each variant, and report on all runs."""
-    scored = [entry for entry in planned if entry.state == "scored"]
-    if not scored:
-        return
+    Returns:
+        0, or 3 if a fold of a variant is missing or a case could not be scored.
+    """
+    if not any(entry.state == "scored" for entry in planned):
+        return 0
     variants: dict[str, list[Planned]] = {}
     for entry in planned:
         variants.setdefault(entry.run.variant, []).append(entry)
+    status, sources = 0, []
     for name, entries in variants.items():
-        if missing := [entry.run.name for entry in entries if entry.state != "scored"]:
-            # Some folds are not the whole set, and must not look like it.
-            log.error("no out-of-fold scores of %s: %s missing", name, ", ".join(missing))
-            continue
-        folds = {int(entry.settings["data"]["fold"]): entry.files for entry in entries}
-        if len(folds) > 1:
+        scored = [entry for entry in entries if entry.state == "scored"]
+        if len(entries) == 1:
+            sources += [read_source(entry.files.run_dir) for entry in scored]
+        elif scored:
             place = output / "oof" / (name if len(variants) > 1 else "")
-            collect(manifest_of(entries[0].settings["data"]), folds, place)
-    runs = tuple(entry.files.run_dir for entry in scored)
-    report(ReportOptions(runs=runs, output=output / "report.html"))
-    log.info("report: %s", output / "report.html")
+            status = max(status, _pool(entries, place))
+            title = f"{name}: " if len(variants) > 1 else ""
+            sources.append(_pooled(place, f"{title}{_share(scored, entries)}", scored))
+    page = ReportOptions(runs=(), output=output / "report.html")
+    write_report(page, sources, preface(variants))
+    return status
+
+
+def _share(scored: Sequence[Planned], entries: Sequence[Planned]) -> str:
+    if len(scored) == len(entries):
+        return f"all {len(entries)} folds, out of fold"
+    return f"{len(scored)} of {len(entries)} folds, out of fold"
+
+
+def _pool(entries: Sequence[Planned], place: Path) -> int:
+    folds: dict[int, RunFiles] = {}
+    missing: dict[int, str] = {}
+    for entry in entries:
+        if entry.state == "scored":
+            folds[entry.fold] = entry.files
+        else:
+            missing[entry.fold] = entry.why_not
+    return collect(manifest_of(entries[0].settings["data"]), folds, missing, place)
+
+
+def _pooled(place: Path, name: str, entries: Sequence[Planned]) -> Source:
+    """Return the scores of a whole cross-validation, with what its trainings have in common."""
+    fits = [entry.fitted for entry in entries]
+    shared = {key: fits[0][key] for key in fits[0] if _all_equal(key, fits)}
+    source = read_source(place)
+    kept = tuple(text for text in source.missing if "`medseg fit`" not in text)
+    return replace(source, name=name, fit=shared, missing=kept)
+
+
+def _all_equal(key: str, fits: Sequence[Mapping[str, object]]) -> bool:
+    return key != "name" and all(key in fit and fit[key] == fits[0][key] for fit in fits)

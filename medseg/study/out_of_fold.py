@@ -6,52 +6,83 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from medseg.core.errors import MedsegError
 from medseg.core.manifest import Manifest
-from medseg.core.runs import JOURNAL_NAME, RunFiles, atomic_text, read_json_lines
+from medseg.core.runs import (
+    JOURNAL_NAME,
+    RunFiles,
+    ScoreFiles,
+    atomic_text,
+    read_json_lines,
+    write_json,
+)
 from medseg.data.convert import save_manifest
-from medseg.evaluation.evaluate import evaluate
+from medseg.evaluation.evaluate import SOME_FAILED, evaluate
 from medseg.evaluation.options import EvaluateOptions
 
 log = logging.getLogger("medseg")
 
 
-def collect(manifest: Manifest, folds: Mapping[int, RunFiles], output: Path) -> None:
+def collect(
+    manifest: Manifest, folds: Mapping[int, RunFiles], missing: Mapping[int, str], output: Path
+) -> int:
     """Gather the predictions of a cross-validation in one folder, and score all cases together.
 
-    Writes `predictions/`, manifest.json of the folds that take part, scores.csv, cases.csv and
-    summary.json.
+    Writes `predictions/`, manifest.json of the folds that were asked for, scores.csv, cases.csv and
+    summary.json, which names the missing folds and their cases.
 
     Args:
         manifest: The data set.
         folds: Run that was validated on each fold, never trained on it.
+        missing: Why there is no run of a fold that was asked for.
         output: The folder.
+
+    Returns:
+        The status of `medseg evaluate`, and 3 if a fold is missing.
 
     Raises:
         MedsegError: If a run trained on a case of its own fold.
     """
-    folder = RunFiles(output).predictions
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    lines = [line for files in folds.values() for line in _taken(files, folder)]
-    with atomic_text(folder / JOURNAL_NAME) as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    part = replace(manifest, training=manifest.in_folds(sorted(folds)), test=())
+    count = _gather(folds, output)
+    asked = sorted({*folds, *missing})
+    part = replace(manifest, training=manifest.in_folds(asked), test=())
     save_manifest(part, output / "manifest.json")
-    evaluate(
-        EvaluateOptions(
-            predictions=folder,
-            manifest=output / "manifest.json",
-            root=manifest.root,
-            output=RunFiles(output).scores,
-            workers=1,
-        )
+    files = RunFiles(output)
+    options = EvaluateOptions(
+        predictions=files.predictions,
+        manifest=output / "manifest.json",
+        root=manifest.root,
+        output=files.scores,
+        workers=1,
     )
-    log.info("out of fold, %d cases: %s", len(lines), output)
+    status = evaluate(options)
+    summary = ScoreFiles(files.scores).summary
+    content = json.loads(summary.read_text(encoding="utf-8"))
+    words = {str(fold): reason for fold, reason in missing.items()}
+    write_json(summary, {**content, "folds": sorted(folds), "missing_folds": words})
+    log.info("out of fold, %d cases of %d: %s", count, len(part.training), output)
+    return SOME_FAILED if missing else status
+
+
+def _gather(folds: Mapping[int, RunFiles], output: Path) -> int:
+    """Put the label maps of all folds in one folder, whole or not at all; return their number."""
+    output.mkdir(parents=True, exist_ok=True)
+    folder = RunFiles(output).predictions
+    with tempfile.TemporaryDirectory(dir=output, prefix=".predictions-") as place:
+        fresh = Path(place) / folder.name
+        fresh.mkdir()
+        lines = [line for files in folds.values() for line in _taken(files, fresh)]
+        with atomic_text(fresh / JOURNAL_NAME) as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        if folder.exists():
+            folder.rename(Path(place) / "before")
+        fresh.rename(folder)
+    return len(lines)
 
 
 def _taken(files: RunFiles, folder: Path) -> list[dict[str, object]]:

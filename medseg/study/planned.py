@@ -43,11 +43,29 @@ class Planned:
     @property
     def state(self) -> str:
         """`scored`, `trained`, `interrupted` or `new`."""
-        fitted = read_record(self.files.fit)
+        fitted = self.fitted
         if fitted and not fitted["interrupted"]:
             return "scored" if self.files.scores.is_file() else "trained"
         last = self.files.checkpoints / "last.ckpt"
         return "interrupted" if last.is_file() else "new"
+
+    @property
+    def fitted(self) -> dict[str, Any]:
+        """Content of fit.json."""
+        return read_record(self.files.fit)
+
+    @property
+    def fold(self) -> int:
+        """The fold it is validated on."""
+        return int(self.settings["data"]["fold"])
+
+    @property
+    def why_not(self) -> str:
+        """Why it has no scores, in words."""
+        record = self.record
+        if record.get("status") == "failed":
+            return f"{record['command']} ended with status {record['exit_code']}"
+        return "not done"
 
     @property
     def record(self) -> dict[str, Any]:
