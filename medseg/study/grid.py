@@ -5,27 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.core.errors import OptionError, problems, suggestion
+from medseg.core.errors import OptionError, problems
+from medseg.study.flags import FOLD, SHORT_NAMES, full, name_of, word
+from medseg.study.refusals import KEYS, wrong_study
+from medseg.study.roles import reported_fold, role_flags
 from medseg.study.strict_yaml import canonical, load_yaml
-
-SHORT_NAMES = {
-    "norm": "model.norm",
-    "batch_size": "data.batch_size",
-    "learning_rate": "model.optimization.learning_rate",
-    "seed": "seed_everything",
-    "fold": "data.fold",
-    "dropout": "model.network.dropout",
-}
-"""Flags of `medseg fit` that a grid may name shortly."""
-
-FOLD = SHORT_NAMES["fold"]
-_KEYS = ("name", "config", "fixed", "grid", "exclude")
 
 
 @dataclass(frozen=True)
@@ -36,11 +25,13 @@ class Run:
         cell: Value of each flag of the grid, by its full name.
         config: Configuration files of `medseg fit`, in order.
         fixed: Flags that all runs share.
+        reported: Fold that is predicted and scored; None: the one the training validates on.
     """
 
     cell: Mapping[str, Any]
     config: tuple[Path, ...]
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    reported: int | None = None
 
     @property
     def name(self) -> str:
@@ -66,44 +57,37 @@ class Run:
         """Hash of all that is asked of the training, the files' content included."""
         texts = [path.read_text(encoding="utf-8") for path in self.config]
         flags = {flag: word(value) for flag, value in {**self.fixed, **self.cell}.items()}
-        return hashlib.sha256(json.dumps([texts, flags], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def word(value: Any) -> str:
-    """Return a YAML value as one word of a command line."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def name_of(cell: Mapping[str, Any]) -> str:
-    """Return a cell as the name of a folder; short names where there are any."""
-    short = {flag: name for name, flag in SHORT_NAMES.items()}
-    parts = [f"{short.get(flag, flag)}={word(value)}" for flag, value in cell.items()]
-    return re.sub(r"[^\w=,.+-]+", "_", ",".join(parts)) or "run"
+        asked = [texts, flags, *([] if self.reported is None else [self.reported])]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_study(path: Path) -> list[Run]:
     """Return the runs of a study's YAML.
 
     Keys: `config`, files of `medseg fit` relative to this one; `fixed`, flags and their values;
-    `grid`, flags and lists of values, of which every combination is a run; `exclude`, a list of
-    combinations to be left out, each named by some of its values; `name`, for people.
+    `grid`, flags and lists of values, of which every combination is a run; `seeds`, short for the
+    grid's seed; `exclude`, a list of combinations to be left out, each named by some of its values;
+    `train`, `choose` and `report`, the roles of folds; `name`, for people.
 
     Raises:
         OptionError: With every problem of the file.
     """
     content = load_yaml(path)
     if not isinstance(content, dict):
-        raise OptionError(f"{path} must hold the keys {', '.join(_KEYS)}.")
-    if found := _wrong(content):
+        raise OptionError(f"{path} must hold the keys {', '.join(KEYS)}.")
+    content = _with_seeds(content)
+    if found := wrong_study(content):
         raise OptionError(problems(path, found))
-    fixed = _full(content.get("fixed") or {})
-    grid = _full(content["grid"])
-    exclude = [_full(cell) for cell in content.get("exclude") or []]
+    fixed = {**full(content.get("fixed") or {}), **role_flags(content)}
+    reported = reported_fold(content)
+    grid = full(content["grid"])
+    exclude = [full(cell) for cell in content.get("exclude") or []]
     config = tuple(path.parent / name for name in content.get("config") or [])
     if missing := [str(file) for file in config if not file.is_file()]:
         raise OptionError(problems(path, [f"config {name}: no such file" for name in missing]))
     cells = (dict(zip(grid, row, strict=True)) for row in itertools.product(*grid.values()))
-    runs = [Run(cell, config, fixed) for cell in cells if not any(map(cell_is(cell), exclude))]
+    kept = (cell for cell in cells if not any(map(cell_is(cell), exclude)))
+    runs = [Run(cell, config, fixed, reported) for cell in kept]
     if not runs:
         raise OptionError(f"{path}: exclude leaves no run.")
     if found := _same_names(runs):
@@ -129,8 +113,15 @@ def is_study(path: Path) -> bool:
     return isinstance(content, dict) and "grid" in content
 
 
-def _full(flags: Mapping[str, Any]) -> dict[str, Any]:
-    return {SHORT_NAMES.get(name, name): value for name, value in flags.items()}
+def _with_seeds(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a study with its `seeds` as the last axis of its grid."""
+    grid = content.get("grid")
+    if "seeds" not in content or not isinstance(grid, dict):
+        return content
+    others = {key: value for key, value in content.items() if key != "seeds"}
+    # A seed of the grid stays beside it, under the other name, to be refused.
+    name = SHORT_NAMES["seed"] if "seed" in grid else "seed"
+    return {**others, "grid": {**grid, name: content["seeds"]}}
 
 
 def _same_names(runs: Sequence[Run]) -> list[str]:
@@ -142,49 +133,4 @@ def _same_names(runs: Sequence[Run]) -> list[str]:
         if other is not run:
             both = f"{dict(other.cell)} and {dict(run.cell)}"
             found.append(f"{both} would share the folder {run.name}")
-    return found
-
-
-def _wrong(content: Mapping[str, Any]) -> list[str]:
-    found = [f"unknown key {key!r}.{suggestion(key, _KEYS)}" for key in content if key not in _KEYS]
-    config, exclude = content.get("config") or [], content.get("exclude") or []
-    if not isinstance(config, list) or not all(isinstance(name, str) for name in config):
-        found.append(f"config: a list of files is needed; got {config!r}")
-    grid, fixed = content.get("grid") or {}, content.get("fixed") or {}
-    if not _is_flags(fixed):
-        found.append(f"fixed: flags and their values are needed; got {fixed!r}")
-        fixed = {}
-    if not _is_flags(grid) or not grid:
-        return [*found, "`grid` must name at least one flag with a list of values"]
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            found.append(f"grid {name}: a list of values is needed; got {values!r}")
-        elif len({canonical(value) for value in values}) < len(values):
-            found.append(f"grid {name}: {values} names a value twice")
-    full = [SHORT_NAMES.get(name, name) for name in (*grid, *fixed)]
-    twice = sorted({name for name in full if full.count(name) > 1})
-    found += [f"{name} is named twice, in grid and fixed or by both of its names" for name in twice]
-    if not isinstance(exclude, list):
-        return [*found, f"exclude: a list of combinations is needed; got {exclude!r}"]
-    return found + [text for part in exclude for text in _wrong_exclusion(part, _full(grid))]
-
-
-def _is_flags(content: Any) -> bool:
-    return isinstance(content, dict) and all(isinstance(name, str) for name in content)
-
-
-def _wrong_exclusion(part: Any, grid: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with one combination that is to be left out."""
-    where = f"exclude {part!r}: must give values of flags of the grid"
-    if not _is_flags(part) or not part:
-        return [where]
-    found = []
-    names = [*grid, *(short for short, flag in SHORT_NAMES.items() if flag in grid)]
-    for name, value in part.items():
-        values = grid.get(SHORT_NAMES.get(name, name))
-        if values is None:
-            found.append(f"{where}; {name!r} is none.{suggestion(name, names)}")
-        elif isinstance(values, list) and canonical(value) not in map(canonical, values):
-            near = suggestion(word(value), map(word, values))
-            found.append(f"{where}; {name} has no value {value!r}.{near}")
     return found

@@ -60,6 +60,11 @@ class Planned:
         return int(self.settings["data"]["fold"])
 
     @property
+    def reported(self) -> int:
+        """The fold it is scored on."""
+        return self.fold if self.run.reported is None else self.run.reported
+
+    @property
     def why_not(self) -> str:
         """Why it has no scores, in words."""
         record = self.record
@@ -79,10 +84,10 @@ class Planned:
 
     @property
     def data(self) -> list[str]:
-        """Flags that name its validation cases."""
+        """Flags that name the cases that are predicted and scored."""
         data = self.settings["data"]
         root = ["--root", str(data["root"])] if data["root"] else []
-        return ["--manifest", str(data["manifest"]), *root, "--fold", str(data["fold"])]
+        return ["--manifest", str(data["manifest"]), *root, "--fold", str(self.reported)]
 
     def steps(self) -> Iterator[list[str]]:
         """Yield the commands that are left to do, each one only once the last one has ended."""
@@ -113,7 +118,7 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
     for run in runs:
         entry = Planned(run, RunFiles(output / "runs" / run.name), resolved(run))
         try:
-            _check(entry.settings)
+            _check(entry)
         except MedsegError as error:
             impossible.append(f"{run.name}: {error}")
             continue
@@ -140,13 +145,15 @@ def _tell_impossible(found: Sequence[str], skip: bool) -> None:
         log.warning("left out %s", text)
 
 
-def _check(settings: dict[str, Any]) -> None:
+def _check(entry: Planned) -> None:
     """Check what can be known before a run starts: the network, its norm and the folds."""
-    model, data = settings["model"], settings["data"]
+    model, data = entry.settings["model"], entry.settings["data"]
     network = Architecture(**model["network"])
     groups, patch = model["norm_groups"], data["patch_size"]
     check_architecture(network, model["norm"], groups, patch, data["batch_size"])
-    manifest_of(data).split(data["fold"], data["train_folds"])
+    manifest = manifest_of(data)
+    manifest.split(data["fold"], data["train_folds"])
+    manifest.in_folds([entry.reported])
 
 
 def manifest_of(data: Mapping[str, Any]) -> Manifest:

@@ -1,0 +1,37 @@
+"""Flags of `medseg fit` as a study names them: short names, words, names of folders."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+SHORT_NAMES = {
+    "norm": "model.norm",
+    "batch_size": "data.batch_size",
+    "learning_rate": "model.optimization.learning_rate",
+    "seed": "seed_everything",
+    "fold": "data.fold",
+    "dropout": "model.network.dropout",
+}
+"""Flags of `medseg fit` that a grid may name shortly."""
+
+FOLD = SHORT_NAMES["fold"]
+
+
+def word(value: Any) -> str:
+    """Return a YAML value as one word of a command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def name_of(cell: Mapping[str, Any]) -> str:
+    """Return a cell as the name of a folder; short names where there are any."""
+    short = {flag: name for name, flag in SHORT_NAMES.items()}
+    parts = [f"{short.get(flag, flag)}={word(value)}" for flag, value in cell.items()]
+    return re.sub(r"[^\w=,.+-]+", "_", ",".join(parts)) or "run"
+
+
+def full(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flags by their full names."""
+    return {SHORT_NAMES.get(name, name): value for name, value in flags.items()}
