@@ -10,6 +10,7 @@ from medseg.core.runs import RunFiles
 from medseg.report.options import ReportOptions
 from medseg.report.pages import write_report
 from medseg.report.sources import Source, read_source
+from medseg.study.cells import cell_of, write_cells
 from medseg.study.out_of_fold import collect
 from medseg.study.planned import Planned, manifest_of
 from medseg.study.words import preface
@@ -36,8 +37,10 @@ def finish(planned: Sequence[Planned], output: Path) -> int:
             status = max(status, _pool(entries, place))
             title = f"{name}: " if len(variants) > 1 else ""
             sources.append(_pooled(place, f"{title}{_share(scored, entries)}", scored))
+    cells = [cell_of(entry) for entry in planned]
+    write_cells(cells, output)
     page = ReportOptions(runs=(), output=output / "report.html")
-    write_report(page, sources, preface(variants))
+    write_report(page, sources, preface(variants, cells))
     return status
 
 

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from medseg.report.preface import Preface, Table
 from medseg.report.sources import read_source
 from medseg.report.tables import run_rows
+from medseg.study.cells import Cell, cell_rows
 from medseg.study.planned import Planned
 
 FOLD_COLUMNS = ("Run", "Mean foreground Dice [95 % CI]", "Cases", "Missed", "Invented")
+CELL_COLUMNS = ("Run", "Choosing Dice", "Reporting Dice [95 % CI]", "Cases")
 FAILED_COLUMNS = ("Run", "Step", "Exit status", "Last line of its log")
 
 
-def preface(variants: Mapping[str, Sequence[Planned]]) -> Preface:
+def preface(variants: Mapping[str, Sequence[Planned]], cells: Sequence[Cell]) -> Preface:
     """Return what the page says besides the scores: missing folds first, failed runs last."""
     folds = [entry for entries in variants.values() if len(entries) > 1 for entry in entries]
     everything = [entry for entries in variants.values() for entry in entries]
@@ -23,8 +25,15 @@ def preface(variants: Mapping[str, Sequence[Planned]]) -> Preface:
         _fold_rows(folds),
         "Each fold has cases and a network of its own: the folds do not compete.",
     )
+    chosen = Table(
+        "Choosing and reporting",
+        CELL_COLUMNS,
+        cell_rows(cells),
+        "Settings are chosen by the score of the fold that training validated on; what is reported "
+        "comes from a fold that took no part in training or choosing.",
+    )
     failed = Table("Failed runs", FAILED_COLUMNS, _failed_rows(everything))
-    return Preface(tuple(_sentences(variants)), (per_fold, failed))
+    return Preface(tuple(_sentences(variants)), (per_fold, chosen, failed))
 
 
 def _sentences(variants: Mapping[str, Sequence[Planned]]) -> Iterator[str]:

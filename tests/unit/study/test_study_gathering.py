@@ -1,5 +1,6 @@
 """A cross-validation as one: pooled scores, missing folds by name, and two shares at once."""
 
+import csv
 import json
 import os
 import signal
@@ -132,3 +133,19 @@ def test_sigterm_while_gathering_ends_with_143_and_the_next_start_completes(
     assert end.value.code == 143
     assert execute._finish(entries, tmp_path / "out") == 3
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_the_summary_lists_the_score_for_choosing_and_the_scores_reported(manifest, tmp_path):
+    run = Run({"model.norm": "batch"}, (), {}, reported=1)
+    data = {"manifest": str(manifest.path), "root": None, "fold": 1}
+    place = RunFiles(tmp_path / "out" / "runs" / run.name)
+    scored(manifest, Planned(run, place, {"data": data}), 3)
+    place.curves.write_text("epoch,val/dice\n0,0.5\n1,0.75\n2,\n")
+    entry = Planned(run, place, {"data": {**data, "fold": 0}})
+    assert finish([entry], tmp_path / "out") == 0
+    with (tmp_path / "out" / "cells.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["choosing_fold"], row["choosing_dice"]) == ("0", "0.75")
+    assert row["reporting_fold"] == "1"
+    assert float(row["reporting_dice"]) == pytest.approx(6 / 7)
+    assert "Choosing and reporting" in (tmp_path / "out" / "report.html").read_text()
