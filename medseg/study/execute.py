@@ -15,6 +15,7 @@ from medseg.study.crew import Crew, alone
 from medseg.study.folds import cross_validation
 from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
+from medseg.study.hours import predicted_hours
 from medseg.study.options import StudyOptions
 from medseg.study.planned import Planned, manifest_of, plan_runs, resolved
 
@@ -33,6 +34,7 @@ def study(options: StudyOptions) -> int:
     for entry in mine:
         log.info("%-11s %s", entry.state, entry.run.name)
     if options.dry_run:
+        log.info("%s", predicted_hours(planned, mine, options.workers))
         return 0
     crew = Crew(options)
     failed = crew.work([entry for entry in mine if entry.state != "scored"])

@@ -96,7 +96,7 @@ class StudyOptions:
         threads: CPU threads of each run; 0 shares the cores among the workers.
         shard: Do only a share of the runs, INDEX/COUNT, as in 0/8; whoever does the last share
             writes the report.
-        dry_run: Only show the runs and what would be done with each.
+        dry_run: Only show the runs, what would be done with each, and the hours that would take.
         fail_fast: Begin no further run once one has failed.
         skip_impossible: Leave out, by name, the runs whose network cannot be built; they are
             refused otherwise.
