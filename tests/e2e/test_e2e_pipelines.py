@@ -8,10 +8,13 @@ import pytest
 
 from medseg import cli
 from medseg.core.options import build_parser
+from medseg.study.grid import read_study
+from medseg.study.planned import plan_runs
 from medseg.training.cli import fit
 
 PRESETS = ["gpu", "cpu", "smoke", "sgd", "early_stopping", "data/phantoms_mr", "data/phantoms_ct", "data/hippocampus",
            "data/sarcoma_pet", "data/sarcoma_petct", "recipe", "cpu_bf16"]  # fmt: skip
+STUDIES = ["studies/norms_quick"]
 TEXTS = [
     "README.md",
     "docs/manifest.md",
@@ -40,7 +43,7 @@ def _at_home(repository, monkeypatch):
 def test_the_list_of_presets_is_complete(repository):
     there = {path.relative_to(repository / "pipelines").with_suffix("").as_posix()
              for path in (repository / "pipelines").rglob("*.yaml")}  # fmt: skip
-    assert there == {"base", *PRESETS}
+    assert there == {"base", *PRESETS, *STUDIES}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -52,6 +55,12 @@ def test_every_preset_parses_against_the_real_command_line(preset, capsys):
         fit([*flags, "--print_config"])
     assert end.value.code in (0, None)
     assert "patch_size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_run_of_every_study_can_be_built(name, tmp_path):
+    runs = read_study(Path(f"pipelines/{name}.yaml"))
+    assert len(plan_runs(runs, tmp_path)) == len(runs)
 
 
 def commands():
