@@ -1,0 +1,67 @@
+"""When a study gathers and reports, and what it says at its end."""
+
+import logging
+
+import pytest
+
+from medseg.core.runs import RunFiles, write_json
+from medseg.study import execute
+from medseg.study.grid import Run
+from medseg.study.options import StudyOptions
+from medseg.study.planned import Planned
+
+
+class Crew:
+    """Does nothing but fail, in an order of its own."""
+
+    signalled = 0
+    failures = ()
+
+    def __init__(self, _options):
+        pass
+
+    def work(self, _planned):
+        return {f"seed={seed}": "fit ended with status 2" for seed in self.failures}
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Return a function that runs a study of three runs, and the list of what was gathered."""
+    runs = [Run({"seed_everything": seed}, ()) for seed in range(3)]
+    entries = [Planned(run, RunFiles(tmp_path / "runs" / run.name), {}) for run in runs]
+    gathered = []
+    monkeypatch.setattr(execute, "_runs", lambda _: runs)
+    monkeypatch.setattr(execute, "plan_runs", lambda *_: entries)
+    monkeypatch.setattr(execute, "finish", lambda planned, _: gathered.append(planned) or 0)
+
+    def run(failures, **more):
+        monkeypatch.setattr(execute, "Crew", type("Failing", (Crew,), {"failures": failures}))
+        return execute.study(StudyOptions(config=(), output=tmp_path, **more))
+
+    return run, entries, gathered
+
+
+def score(entry):
+    write_json(entry.files.fit, {"interrupted": False})
+    entry.files.scores.touch()
+
+
+def test_a_run_that_failed_in_another_share_does_not_hold_back_the_page(study):
+    run, entries, gathered = study
+    score(entries[0])
+    score(entries[2])
+    assert run([], shard="0/2") == 0
+    assert gathered == []
+    entries[1].note(status="failed", command="fit", exit_code=2, last_line="")
+    assert run([], shard="0/2") == 0
+    assert gathered == [entries]
+
+
+def test_fail_fast_names_the_first_failure_and_what_was_not_done(study, caplog):
+    run, entries, gathered = study
+    for seed in (1, 0):
+        entries[seed].note(status="failed", command="fit", exit_code=2, last_line="")
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        assert run([1, 0], fail_fast=True) == 3
+    assert caplog.messages[-1] == "--fail_fast: seed=1 failed; not done: seed=2"
+    assert gathered == []
