@@ -37,20 +37,20 @@ def preface(variants: Mapping[str, Sequence[Planned]], cells: Sequence[Cell]) ->
 
 
 def _sentences(variants: Mapping[str, Sequence[Planned]]) -> Iterator[str]:
+    for name, entries in variants.items():
+        missing = [entry for entry in entries if entry.state != "scored"]
+        if missing and len(entries) > 1:
+            words = ", ".join(f"{entry.fold} ({entry.why_not})" for entry in missing)
+            where = f"{name}: " if len(variants) > 1 else ""
+            yield f"Not complete: {where}no scores of fold {words}."
     if any(len(entries) > 1 for entries in variants.values()):
         yield (
             "Cross-validation: every case is labelled by the network that was not trained on it, "
             "and all cases are pooled. The networks of the folds share most of their training "
             "cases; intervals are over cases and do not cover another training."
         )
-    for name, entries in variants.items():
-        missing = [entry for entry in entries if entry.state != "scored"]
-        if missing and len(entries) > 1:
-            words = ", ".join(f"{entry.fold} ({entry.why_not})" for entry in missing)
-            where = f"{name}: " if len(variants) > 1 else ""
-            yield f"Not complete! {where}no scores of fold {words}."
-    without = [e.run.name for es in variants.values() for e in es if e.state != "scored"]
-    if without:
+    alone = [entries[0] for entries in variants.values() if len(entries) == 1]
+    if without := [entry.run.name for entry in alone if entry.state != "scored"]:
         yield f"Runs without scores: {', '.join(without)}."
 
 

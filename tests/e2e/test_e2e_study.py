@@ -12,6 +12,9 @@ import yaml
 
 from medseg.cli import main
 
+EPOCHS = 12
+"""Long enough to be interrupted after the first."""
+
 FIT = {
     "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": 2},
     "model": {"network": {"channels": [8, 16]}, "learn_postprocessing": False},
@@ -106,7 +109,7 @@ def test_an_unknown_flag_is_refused_before_any_work(fit_yaml, tmp_path, capsys):
     "sent", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
 )
 def test_an_interrupted_study_goes_on(sent, fit_yaml, tmp_path):
-    fixed = {"trainer.max_epochs": 40}
+    fixed = {"trainer.max_epochs": EPOCHS}
     path = study_yaml(fit_yaml, {"seed": [0, 1]}, fixed=fixed)
     output = tmp_path / "study"
     command = ["study", "--config", str(path), "--output", str(output), "--threads", "1"]
@@ -120,5 +123,5 @@ def test_an_interrupted_study_goes_on(sent, fit_yaml, tmp_path):
     assert not (output / "report.html").exists()
     assert main(command) == 0
     with (output / "runs" / "seed=0" / "metrics.csv").open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == [str(n) for n in range(40)]
+        assert [row["epoch"] for row in csv.DictReader(file)] == [str(n) for n in range(EPOCHS)]
     assert (output / "report.html").is_file()
