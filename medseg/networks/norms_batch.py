@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from medseg.networks.norms_sample import VOXELS, precise
+from medseg.networks.norms_sample import VOXELS, per_channel, precise
 
 VIRTUAL_BATCH = 2
 """Samples that ghost batch norm normalizes together; a batch of more is split."""
@@ -48,9 +48,12 @@ class FrozenBatchNorm(nn.BatchNorm3d):
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalize, shape (B, C, I, J, K), in training and evaluation alike."""
-        return F.batch_norm(
-            image, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-        )
+        if self.running_mean is None or self.running_var is None:
+            return super().forward(image)
+        # PyTorch's own would keep the image for the gradient of gamma, which is fixed.
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return (precise(image) * per_channel(scale) + per_channel(shift)).to(image.dtype)
 
 
 class GhostBatchNorm(nn.BatchNorm3d):

@@ -8,13 +8,13 @@ from medseg.networks import norms_batch as batch
 from medseg.networks import norms_sample as sample
 from medseg.networks.norms_row import (
     Norm,
-    unlimited,
     of_batch,
     of_ghost,
-    of_sample,
     of_group,
     of_layer,
+    of_sample,
     of_voxel,
+    unlimited,
 )
 from medseg.networks.norms_switchable import SwitchableNorm
 
@@ -58,7 +58,7 @@ NORMS: dict[str, Norm] = {
         "nothing: running statistics, gamma and beta stay",
         unlimited,
         "Wu & Johnson 2021, arXiv 2105.07576",
-        saved=1,
+        saved=0,
         folds=True,
         family="batch",
     ),
@@ -143,7 +143,7 @@ NORMS: dict[str, Norm] = {
         "voxels and the channels of a group, per sample, no mean",
         of_group,
         "Liu 2020, arXiv 2004.02967",
-        saved=4,
+        saved=3,
         removes_mean=False,
         groups=True,
         activation=sample.LearnedSwish,

@@ -16,7 +16,7 @@ class StandardizedConv3d(nn.Conv3d):
     """Convolution with standardized weights (Qiao 2019, arXiv 1903.10520); keeps the raw ones."""
 
     def _conv_forward(self, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        out: Tensor = super()._conv_forward(image, standardized(weight), bias)  # type: ignore[no-untyped-call]
+        out: Tensor = super()._conv_forward(image, standardized(weight), bias)
         return out
 
 
