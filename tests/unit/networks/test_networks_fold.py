@@ -26,7 +26,7 @@ def lived_in(norm, seed=0, **plan):
     return network
 
 
-def image(size=(12, 16, 8), seed=1):
+def image(size=(8, 12, 4), seed=1):
     return torch.randn((2, 2, *size), generator=torch.Generator().manual_seed(seed))
 
 
