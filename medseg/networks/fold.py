@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medseg.core.errors import CheckpointError
 from medseg.networks.blocks import ConvNorm
+from medseg.networks.norms_batch import FrozenBatchNorm
 from medseg.networks.norms_switchable import SwitchableNorm
 from medseg.networks.norms_weight import with_plain_weights
 from medseg.networks.unet import UNet
@@ -62,7 +63,7 @@ def _simplify(block: ConvNorm) -> int:
         if isinstance(layer, nn.Dropout3d):
             block[place] = nn.Identity()
         elif (
-            isinstance(layer, _BatchNorm)
+            isinstance(layer, _BatchNorm | FrozenBatchNorm)
             and not isinstance(layer, SwitchableNorm)  # two of its three statistics are the image's
             and isinstance(block[0], nn.Conv3d)
         ):
@@ -72,7 +73,7 @@ def _simplify(block: ConvNorm) -> int:
     return merged
 
 
-def _fold(convolution: nn.Conv3d, norm: _BatchNorm) -> None:
+def _fold(convolution: nn.Conv3d, norm: _BatchNorm | FrozenBatchNorm) -> None:
     """Give a convolution the weights and the bias of itself followed by the norm.
 
     norm(w * x + b) = (s w) * x + s (b - mean) + beta, where s = gamma / sqrt(variance + eps);

@@ -1,7 +1,6 @@
-"""Hand-written norms with running statistics; all are batch norms to what measures these.
+"""Hand-written norms with running statistics, folded (fold.py) like batch norm.
 
-Each is a `BatchNorm3d`, with its parameters and buffers: their statistics are frozen, measured
-anew (population.py) and, where the row says so, folded (fold.py) like those of batch norm.
+Those whose statistics move are batch norms to what freezes or measures these (population.py).
 """
 
 from __future__ import annotations
@@ -34,22 +33,27 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         return super().forward(image)
 
 
-class FrozenBatchNorm(nn.BatchNorm3d):
+class FrozenBatchNorm(nn.Module):
     """Batch norm by running statistics that never move, with gamma and beta fixed.
 
     Its state is that of batch norm: weights of a batch norm run are trained on by it. Fresh, it
-    is the identity.
+    is the identity. No `BatchNorm3d`: what measures statistics anew leaves it alone.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, channels: int, eps: float) -> None:
-        super().__init__(channels, eps=eps)
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalize, shape (B, C, I, J, K), in training and evaluation alike."""
-        if self.running_mean is None or self.running_var is None:
-            return super().forward(image)
         # PyTorch's own would keep the image for the gradient of gamma, which is fixed.
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
