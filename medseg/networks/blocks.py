@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from medseg.networks.norms import NORMS, get_norm
+from medseg.networks.norms_weight import FEWEST_WEIGHTS, StandardizedConv3d
 
 Triple = tuple[int, int, int]
 UNIT: Triple = (1, 1, 1)
@@ -37,13 +39,29 @@ class BlockStyle:
         """Whether a convolution that a norm follows has a bias."""
         return not NORMS[self.norm].removes_mean if self.conv_bias is None else self.conv_bias
 
-    def normalization(self, channels: int) -> nn.Module:
-        """Return the norm layer for `channels`."""
-        return get_norm(self.norm, channels, self.groups)
+    def convolution(
+        self, in_channels: int, out_channels: int, kernel: Triple, stride: Triple
+    ) -> nn.Conv3d:
+        """Return a convolution that a norm follows; the norm may want its weights standardized."""
+        kind: type[nn.Conv3d] = nn.Conv3d
+        if NORMS[self.norm].standardizes and in_channels * math.prod(kernel) >= FEWEST_WEIGHTS:
+            kind = StandardizedConv3d
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        return kind(in_channels, out_channels, kernel, stride, padding, bias=self.bias)
+
+    def normalization(self, channels: int, activate: bool) -> nn.Module:
+        """Return the norm for `channels`, one with the activation where these are one layer."""
+        activate = activate and NORMS[self.norm].fused is not None
+        return get_norm(self.norm, channels, self.groups, activate)
+
+    def activation(self, channels: int) -> nn.Module:
+        """Return the norm's own activation, or leaky ReLU."""
+        own = NORMS[self.norm].activation
+        return own(channels) if own else nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution, norm, and leaky ReLU unless `activate` is False."""
+    """Convolution, norm, and an activation unless `activate` is False."""
 
     def __init__(
         self,
@@ -55,15 +73,16 @@ class ConvNorm(nn.Sequential):
         activate: bool = True,
         last: bool = False,
     ) -> None:
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        convolution = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=style.bias)
-        layers: list[nn.Module] = [convolution, style.normalization(out_channels)]
+        layers: list[nn.Module] = [
+            style.convolution(in_channels, out_channels, kernel, stride),
+            style.normalization(out_channels, activate),
+        ]
         if last and style.dropout:
             # After the norm: dropout before batch norm shifts the variance it has learned
             # (Li 2019, arXiv 1801.05134).
             layers.append(nn.Dropout3d(style.dropout))
-        if activate:
-            layers.append(nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
+        if activate and NORMS[style.norm].fused is None:
+            layers.append(style.activation(out_channels))
         super().__init__(*layers)
 
 
@@ -116,7 +135,7 @@ class ResidualBlock(nn.Module):
         if in_channels != out_channels:
             shortcut.append(ConvNorm(in_channels, out_channels, UNIT, UNIT, style, activate=False))
         self.shortcut = nn.Sequential(*shortcut)
-        self.activation = nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
+        self.activation = style.activation(out_channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the activated sum of body and shortcut."""

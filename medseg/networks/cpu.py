@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medseg.networks.fold import TOLERANCE, difference
+from medseg.networks.norms_weight import with_plain_weights
 from medseg.networks.unet import UNet
 from medseg.networks.winograd import with_winograd
 
@@ -65,6 +66,7 @@ def for_cpu(network: UNet) -> UNet:
 def _rearranged(network: UNet) -> UNet:
     """Return a copy with the channels last in memory and layers that make use of it."""
     result = copy.deepcopy(network).eval().requires_grad_(False)
+    with_plain_weights(result)
     for layer in result.modules():
         if type(layer) is nn.Conv3d and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             layer.__class__ = OneDnnConv3d

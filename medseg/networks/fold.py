@@ -11,6 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medseg.core.errors import CheckpointError
 from medseg.networks.blocks import ConvNorm
+from medseg.networks.norms_batch import FrozenBatchNorm
+from medseg.networks.norms_switchable import SwitchableNorm
+from medseg.networks.norms_weight import with_plain_weights
 from medseg.networks.unet import UNet
 
 TOLERANCE = 1e-4
@@ -25,9 +28,9 @@ _SHORTEST_PROBE = 16  # voxels an axis: enough for every kernel a network is com
 
 
 def folded(network: UNet) -> UNet:
-    """Return a copy for inference, every batch norm merged into its convolution, no dropout.
+    """Return a copy for inference: every batch norm merged into its convolution, no dropout.
 
-    Norms that look at the image they are given stay as they are.
+    Norms that look at the image they are given stay as they are; weights are standardized once.
 
     Args:
         network: Left alone.
@@ -40,13 +43,13 @@ def folded(network: UNet) -> UNet:
     """
     original = copy.deepcopy(network).eval().requires_grad_(False)
     result = copy.deepcopy(original)
-    merged = 0
+    merged = with_plain_weights(result)
     for block in result.modules():
         if isinstance(block, ConvNorm):
             merged += _simplify(block)
     if merged and not (gap := difference(original, result)) <= TOLERANCE:
         raise CheckpointError(
-            f"folding {merged} batch norms into their convolutions changes the logits by {gap:.2g} "
+            f"folding {merged} norms into their convolutions changes the logits by {gap:.2g} "
             f"of their range, where at most {TOLERANCE:g} is accepted: the running statistics are "
             "not those of a healthy training. Train again, or use the network unfolded."
         )
@@ -59,14 +62,18 @@ def _simplify(block: ConvNorm) -> int:
     for place, layer in enumerate(block):
         if isinstance(layer, nn.Dropout3d):
             block[place] = nn.Identity()
-        elif isinstance(layer, _BatchNorm) and isinstance(block[0], nn.Conv3d):
+        elif (
+            isinstance(layer, _BatchNorm | FrozenBatchNorm)
+            and not isinstance(layer, SwitchableNorm)  # two of its three statistics are the image's
+            and isinstance(block[0], nn.Conv3d)
+        ):
             _fold(block[0], layer)
             block[place] = nn.Identity()
             merged += 1
     return merged
 
 
-def _fold(convolution: nn.Conv3d, norm: _BatchNorm) -> None:
+def _fold(convolution: nn.Conv3d, norm: _BatchNorm | FrozenBatchNorm) -> None:
     """Give a convolution the weights and the bias of itself followed by the norm.
 
     norm(w * x + b) = (s w) * x + s (b - mean) + beta, where s = gamma / sqrt(variance + eps);

@@ -7,7 +7,7 @@ from typing import Any
 
 from medseg.core.errors import CheckpointError
 from medseg.networks.checkpoint import Description
-from medseg.networks.norms import uses_groups
+from medseg.networks.norms import interchangeable, uses_groups
 
 _NOT_COMPARED = ("val_cases", "earlier_cases", "mirror_axes")
 
@@ -24,7 +24,9 @@ def refuse_contradictions(asked: Description, there: Description, with_data: boo
         CheckpointError: With every contradiction, by flag.
     """
     here, kept = asked.to_primitives(), there.to_primitives()
-    pairs: dict[str, tuple[Any, Any]] = {"model.norm": (asked.norm, there.norm)}
+    pairs: dict[str, tuple[Any, Any]] = {}
+    if with_data or not interchangeable(asked.norm, there.norm):
+        pairs["model.norm"] = asked.norm, there.norm
     if uses_groups(asked.norm):
         pairs["model.norm_groups"] = (asked.norm_groups, there.norm_groups)
     for key, value in here["architecture"].items():

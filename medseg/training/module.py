@@ -17,6 +17,7 @@ from medseg.core.errors import OptionError
 from medseg.data.transforms import IGNORE_INDEX
 from medseg.networks.checkpoint import KEY, Description, Trained
 from medseg.networks.norms import DEFAULT_GROUPS, NORMS
+from medseg.networks.norms_batch import set_progress
 from medseg.networks.population import measure_population
 from medseg.networks.unet import Architecture, UNet, check_architecture
 from medseg.networks.window import SlidingWindow
@@ -169,6 +170,7 @@ class SegmentationModule(pl.LightningModule):
         rate = recipe.learning_rate * learning_rate_factor(recipe.schedule, progress, recipe.warmup)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
+        set_progress(self.network, progress)
         batch = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
         self._seed_draws(batch * self.trainer.world_size + self.trainer.global_rank)
 
@@ -213,6 +215,7 @@ class SegmentationModule(pl.LightningModule):
             return
         if NORMS[self.description.norm].eval_differs:
             self._seed_draws(0)  # the same on every device
+            set_progress(self.averaged, 0.0)  # its running statistics are yet to be measured
             measure_population(self.averaged, self._population())
         self._settled_at = self.trainer.global_step
 

@@ -186,7 +186,18 @@ def test_validate_gives_the_dice_of_the_best_checkpoint(tiny_run, capsys):
     assert f"{best:.4f}" in told
 
 
-@pytest.mark.parametrize("norm", [name for name in NORMS if name != "batch"])
+QUICK = ("sync_batch", "instance", "group", "evonorm_s0")
+"""One of each kind of row; a fit and a prediction of every row take minutes."""
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in NORMS
+        if name != "batch"
+    ],
+)
 def test_every_norm_is_fit_and_predicted_by_its_name(norm, phantoms, fit_flags, tmp_path):
     run = tmp_path / norm
     assert main(["fit", *fit_flags(phantoms, run, model__norm=norm, trainer__max_epochs=1)]) == 0

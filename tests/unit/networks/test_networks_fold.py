@@ -26,7 +26,7 @@ def lived_in(norm, seed=0, **plan):
     return network
 
 
-def image(size=(12, 16, 8), seed=1):
+def image(size=(8, 12, 4), seed=1):
     return torch.randn((2, 2, *size), generator=torch.Generator().manual_seed(seed))
 
 
@@ -71,7 +71,7 @@ def test_the_original_is_left_alone_and_the_copy_is_for_inference():
 def test_statistics_that_make_no_sense_are_refused_in_words(variance):
     network = lived_in("batch")
     network.encoder[1][0][1].running_var[3] = variance
-    with pytest.raises(CheckpointError, match=r"10 batch norms .* by nan of their range"):
+    with pytest.raises(CheckpointError, match=r"10 norms .* by nan of their range"):
         folded(network)
 
 
