@@ -126,7 +126,7 @@ def population_statistics(
 
 @torch.no_grad()
 def own_statistics(
-    network: nn.Module, image: Tensor, window: SlidingWindow, batch_size: int = 1
+    network: nn.Module, image: Tensor, window: SlidingWindow
 ) -> dict[str, Statistics]:
     """Return what each layer sees over all windows of one case.
 
@@ -137,12 +137,11 @@ def own_statistics(
     Args:
         network: Left alone.
         image: Shape (1, C, I, J, K).
-        window: How the windows lie.
-        batch_size: Windows that are normalized together while they are looked at.
+        window: How the windows lie; one at a time is looked at, normalized by itself.
     """
     with _measuring(network) as moments:
         if moments:
-            replace(window, sw_batch_size=batch_size)(image, network)
+            replace(window, sw_batch_size=1)(image, network)
     return {name: seen.statistics("pooled", unbiased=False) for name, seen in moments.items()}
 
 

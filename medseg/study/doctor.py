@@ -67,7 +67,7 @@ def examine(options: DoctorOptions, patient: Patient) -> Findings:
                  patient.training_patches, len(cases))  # fmt: skip
         running = running_statistics(network)
         precise = population_statistics(network, patient.training_batches())
-        own: list[ByLayer] = own_of_cases(network, cases, patient.window, patient.data.batch_size)
+        own: list[ByLayer] = own_of_cases(network, cases, patient.window)
         layers = layer_findings(network, running, precise, own)
         modes = three_modes(network, cases, patient.window, (running, precise, own))
     log.info("[2/3] batch mates and windows")

@@ -45,11 +45,9 @@ class ModeScores:
         return mean(self.dice[mode])
 
 
-def own_of_cases(
-    network: UNet, cases: Sequence[Examined], window: SlidingWindow, batch_size: int
-) -> list[ByLayer]:
+def own_of_cases(network: UNet, cases: Sequence[Examined], window: SlidingWindow) -> list[ByLayer]:
     """Return each case's own statistics."""
-    return [own_statistics(network, case.image, window, batch_size) for case in cases]
+    return [own_statistics(network, case.image, window) for case in cases]
 
 
 def three_modes(

@@ -20,7 +20,7 @@ def render(findings: Findings) -> str:
     """Return the page."""
     templates = environment("medseg.study")
     templates.filters |= {"printable": printable, "number": _number, "gap": _gap}
-    style = asset("style.css")
+    style = asset("style.css") + "\n" + asset("doctor.css", "medseg.study")
     return templates.get_template("doctor.html").render(
         style=style,
         # As in the report: nothing is loaded, and no text of the data can run.

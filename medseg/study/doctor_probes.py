@@ -19,7 +19,10 @@ DRAWS = 16
 """Sets of batch mates that one patch is seen with."""
 
 LARGER = 1.25
-"""A window of this length, or the next that fits the network, against that of the training."""
+"""Windows of this length, or the next that fits the network, against those of the training."""
+
+SMALLER = 0.75
+"""Likewise; the next shorter one, where two voxels are left of it at the coarsest level."""
 
 OVERLAPS = (0.25, 0.75)
 
@@ -99,27 +102,28 @@ def window_changes(
         Dice of each case with the windows of the training, and what each change does.
     """
     variants = {f"overlap {share}": replace(window, overlap=share) for share in OVERLAPS}
-    larger = larger_window(window, network.architecture.divisor)
-    name = "windows of " + " × ".join(map(str, larger.roi_size))
-    found: dict[str, list[tuple[float, float, float]]] = {key: [] for key in (*variants, name)}
+    for resized in resized_windows(window, network.architecture.divisor):
+        variants["windows of " + " × ".join(map(str, resized.roi_size))] = resized
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in variants}
     usual = []
     with torch.no_grad():
         for case in cases:
             before = window(case.image, network)
             usual.append(dice_of(before, case))
-            for key, changed in {**variants, name: larger}.items():
+            for name, changed in variants.items():
                 after = changed(case.image, network)
-                found[key].append((*_gap(before, after), dice_of(after, case)))
-    return usual, [_change(key, rows, usual) for key, rows in found.items()]
+                found[name].append((*_gap(before, after), dice_of(after, case)))
+    return usual, [_change(name, rows, usual) for name, rows in found.items()]
 
 
-def larger_window(window: SlidingWindow, divisor: Sequence[int]) -> SlidingWindow:
-    """Return windows of `LARGER` times the length on each axis, as the network can take them."""
-    i, j, k = (
-        max(math.ceil(length * LARGER / step), length // step + 1) * step
-        for length, step in zip(window.roi_size, divisor, strict=True)
-    )
-    return replace(window, roi_size=(i, j, k))
+def resized_windows(window: SlidingWindow, divisor: Sequence[int]) -> list[SlidingWindow]:
+    """Return larger windows, and smaller ones where there can be any, as the network takes them."""
+    pairs = list(zip(window.roi_size, divisor, strict=True))
+    larger = [max(math.ceil(n * LARGER / step), n // step + 1) * step for n, step in pairs]
+    smaller = [max(min(int(n * SMALLER / step), n // step - 1), 2) * step for n, step in pairs]
+    smaller = [min(length, n) for length, n in zip(smaller, window.roi_size, strict=True)]
+    sizes = [larger] if tuple(smaller) == window.roi_size else [larger, smaller]
+    return [replace(window, roi_size=(i, j, k)) for i, j, k in sizes]
 
 
 def _gap(before: Tensor, after: Tensor) -> tuple[float, float]:
