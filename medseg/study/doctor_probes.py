@@ -24,7 +24,8 @@ LARGER = 1.25
 SMALLER = 0.75
 """Likewise; the next shorter one, where two voxels are left of it at the coarsest level."""
 
-OVERLAPS = (0.25, 0.75)
+LITTLE_OVERLAP, USUAL_OVERLAP = 0.25, 0.5
+"""Less overlap than usual shows seams at little cost; the usual one where a training had little."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def window_changes(
     Returns:
         Dice of each case with the windows of the training, and what each change does.
     """
-    variants = {f"overlap {share}": replace(window, overlap=share) for share in OVERLAPS}
+    overlap = LITTLE_OVERLAP if window.overlap > LITTLE_OVERLAP else USUAL_OVERLAP
+    variants = {f"overlap {overlap}": replace(window, overlap=overlap)}
     for resized in resized_windows(window, network.architecture.divisor):
         variants["windows of " + " × ".join(map(str, resized.roi_size))] = resized
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in variants}

@@ -16,7 +16,7 @@ SMALL_BATCH = 8
 """Batch norm's error rises below about so many samples (Wu & He 2018, arXiv 1803.08494, fig. 1)."""
 
 WARM_UP = 50
-"""Batches after which less than 1 % of batch norm's initial statistics is left (0.9 ** 44 is 1 %)."""
+"""Batches after which batch norm's initial statistics are all but forgotten (0.9 ** 44 is 1 %)."""
 
 
 @dataclass(frozen=True)
