@@ -58,7 +58,9 @@ def frozen_statistics(network: nn.Module) -> Iterator[None]:
     kept = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
-        layer.num_batches_tracked = None
+        # PyTorch's synchronized layer insists on a counter: it gets one that nobody reads.
+        synchronized = isinstance(layer, nn.SyncBatchNorm)
+        layer.num_batches_tracked = torch.tensor(0) if synchronized else None
     try:
         yield
     finally:

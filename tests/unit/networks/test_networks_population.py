@@ -37,6 +37,14 @@ def test_mode_and_momentum_are_kept():
     assert network[0].momentum == 0.3
 
 
+def test_a_synchronized_layer_is_measured_like_any_other_and_keeps_its_counter():
+    network = nn.Sequential(nn.SyncBatchNorm(1)).eval()
+    found = population_statistics(network, [tenths(0, 2), tenths(10, 16)])["0"]
+    assert float(found.mean) == 7.0
+    assert int(network[0].num_batches_tracked) == 0
+    assert float(network[0].running_mean) == 0.0
+
+
 def test_no_batch_changes_nothing():
     network = nn.Sequential(nn.BatchNorm3d(1))
     assert measure_population(network, []) == 0

@@ -23,8 +23,8 @@ from medseg.study.doctor_findings import Findings, finding
 from medseg.study.doctor_invariance import ALTERATIONS, Altered
 from medseg.study.doctor_layers import LayerFinding, Spread, distance, ratio
 from medseg.study.doctor_modes import Difference, ModeScores, three_modes
-from medseg.study.doctor_patient import Examined
 from medseg.study.doctor_page import render
+from medseg.study.doctor_patient import Examined
 from medseg.study.doctor_probes import MateNoise, WindowChange, mate_noise, resized_windows
 
 
