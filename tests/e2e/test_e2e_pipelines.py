@@ -29,6 +29,7 @@ TEXTS = [
     "docs/study.md",
     "docs/budget.md",
     "docs/plan.md",
+    "docs/doctor.md",
 ]
 
 
