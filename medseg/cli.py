@@ -82,6 +82,11 @@ VERBS = {
         "medseg.study.execute:study",
         "medseg.study.options:StudyOptions",
     ),
+    "doctor": Verb(
+        "examine a run: batch statistics, batch mates, windows, intensities; recalibrate a copy",
+        "medseg.study.doctor:doctor",
+        "medseg.study.doctor_options:DoctorOptions",
+    ),
     "benchmark": Verb(
         "measure on this machine: training steps of each norm, reading, metrics, backends",
         "medseg.study.benchmark:benchmark",

@@ -11,7 +11,7 @@ from medseg.core.runs import JOURNAL_NAME, RunFiles, ScoreFiles, read_json_lines
 
 _OF_TRAINING = ("name", "data_set", "data_digest", "fold", "train_folds", "train_cases",
                 "val_cases", "epochs", "steps", "seconds", "best_val_dice", "precision", "seed",
-                "finished", "versions", "git_commit")  # fmt: skip
+                "finished", "versions", "git_commit", "recalibrated")  # fmt: skip
 """What of fit.json goes along; its paths stay at home."""
 
 

@@ -19,6 +19,7 @@ from medseg.core.geometry import Grid
 from medseg.core.postprocessing import apply
 from medseg.data.transforms import Prepared, Reading, prepare_case
 from medseg.inference.backends import BackendOptions, build_backend
+from medseg.inference.case_statistics import check_case_statistics, of_case
 from medseg.inference.cuts import Box
 from medseg.inference.ensemble import check_together, mirror_axes, request_of, role_of
 from medseg.inference.ladder import Rung, exhausted, rungs
@@ -29,6 +30,7 @@ from medseg.inference.slabs import Source, blocks
 from medseg.io.write import label_dtype
 from medseg.networks.checkpoint import Trained
 from medseg.networks.devices import is_out_of_memory
+from medseg.networks.unet import UNet
 
 Sink = Callable[[Box, NDArray[np.float16]], None]
 """Takes the probabilities, shape (classes, …), of a box of the case's grid."""
@@ -93,7 +95,9 @@ class Predictor:
         self.device = find_device(self.settings.device)
         self.request = request_of(members, self.settings, self.device)
         self.rules = self.request.rules
-        self._networks = [self._backend(member) for member in members]
+        check_case_statistics(members, self.settings)
+        self._members = tuple(members) if self.settings.norm_statistics == "own" else ()
+        self._networks = [self._backend(member, member.network()) for member in members]
         self.label_values = np.asarray(list(self.descriptions[0].task["labels"].values()))
 
     @classmethod
@@ -117,7 +121,7 @@ class Predictor:
         folders = [runs] if isinstance(runs, str | Path) else list(runs)
         return cls([load_model(Path(folder), checkpoint) for folder in folders], settings)
 
-    def _backend(self, member: Trained) -> Callable[[Tensor], Tensor]:
+    def _backend(self, member: Trained, network: UNet) -> Callable[[Tensor], Tensor]:
         settings, description = self.settings, member.description
         options = BackendOptions(
             settings.backend,
@@ -127,7 +131,7 @@ class Predictor:
             mirror_axes(description) if settings.tta else (),
         )
         roi_size = settings.window(description, self.device).roi_size
-        return build_backend(member.network(), options, roi_size, self.channels, self.device)
+        return build_backend(network, options, roi_size, self.channels, self.device)
 
     @property
     def channels(self) -> int:
@@ -288,12 +292,15 @@ class Predictor:
 
     def _sources(self, opened: Opened, rung: Rung) -> list[Source]:
         images: dict[int, Tensor] = {}
-        sources = []
+        sources: list[Source] = []
         members = zip(self._networks, self.request.footprints, opened.prepared, strict=True)
         for network, footprint, case in members:
             if id(case) not in images:
                 images[id(case)] = torch.from_numpy(case.image)[None].to(self.device)
             window = replace(footprint.window, sw_batch_size=rung.sw_batch_size)
+            if self._members:
+                member = self._members[len(sources)]
+                network = self._backend(member, of_case(member, images[id(case)], window))  # noqa: PLW2901
             sources.append(Source(network, window, images[id(case)], case.grid))
         return sources
 

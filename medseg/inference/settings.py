@@ -23,6 +23,7 @@ class Settings:
         overlap: Overlap of the sliding window, in [0, 1); as in training if None.
         skip_empty: Leave out windows without content; as in training if None.
         sw_batch_size: Windows in one forward pass; 1 on a CPU and 4 on a GPU if None.
+        norm_statistics: What batch norm normalizes by: running, or the case's own over all windows.
         tta: Mean over the mirrorings that the training drew too.
         postprocessing: Apply the rules that the training has found to help.
         device: cpu, cuda or cuda:N; a GPU if there is one and None is given.
@@ -36,6 +37,7 @@ class Settings:
     overlap: float | None = None
     skip_empty: bool | None = None
     sw_batch_size: int | None = None
+    norm_statistics: Literal["running", "own"] = "running"
     tta: bool = False
     postprocessing: bool = True
     device: str | None = None

@@ -20,6 +20,7 @@ def settings_of(options: PredictOptions, workers: int) -> Settings:
     return Settings(
         overlap=options.overlap,
         skip_empty=options.skip_empty,
+        norm_statistics=options.norm_statistics,
         sw_batch_size=options.sw_batch_size,
         tta=options.tta,
         postprocessing=options.postprocessing == "on",

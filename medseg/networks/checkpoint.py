@@ -22,6 +22,9 @@ KEY = "medseg"
 
 FORMAT = 1
 
+WEIGHTS = ("averaged.", "network.")
+"""Where the weights lie in a checkpoint's state, those that predict first."""
+
 
 @dataclass(frozen=True)
 class Description:
@@ -102,7 +105,7 @@ def load_trained(path: Path) -> Trained:
     """
     content = load_content(path)
     state: dict[str, Tensor] = content["state_dict"]
-    for prefix in ("averaged.", "network."):
+    for prefix in WEIGHTS:
         weights = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         if weights:
             return Trained(Description.from_primitives(content[KEY]), weights)

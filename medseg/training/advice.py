@@ -15,6 +15,9 @@ from medseg.training.schedule import Schedule
 SMALL_BATCH = 8
 """Batch norm's error rises below about so many samples (Wu & He 2018, arXiv 1803.08494, fig. 1)."""
 
+WARM_UP = 50
+"""Batches after which batch norm's initial statistics are all but forgotten (0.9 ** 44 is 1 %)."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -28,6 +31,8 @@ class Settings:
         steps_per_epoch: Batches in an epoch.
         schedule: Of the learning rate.
         early_stopping: Whether the training may end before its schedule does.
+        first_validation: Batches before it.
+        averaged: Whether a moving average of the weights is judged; its statistics are measured.
     """
 
     norm: str
@@ -37,6 +42,8 @@ class Settings:
     steps_per_epoch: int
     schedule: Schedule
     early_stopping: bool
+    first_validation: int = WARM_UP
+    averaged: bool = False
 
 
 def settings_of(
@@ -52,6 +59,8 @@ def settings_of(
         steps_per_epoch=data.steps_per_epoch,
         schedule=module.optimization.schedule,
         early_stopping=any(isinstance(callback, EarlyStopping) for callback in callbacks),
+        first_validation=data.steps_per_epoch * (trainer.check_val_every_n_epoch or 1),
+        averaged=module.averaged is not None,
     )
 
 
@@ -78,6 +87,14 @@ def advice(settings: Settings) -> list[str]:
             f"norm {settings.norm!r} at batch {batch}: its error rises below about {SMALL_BATCH} "
             "samples (Wu & He 2018, on photographs; a 3D patch has more voxels to average over). "
             "Compare with --model.norm instance or group, which do not depend on the batch."
+        )
+    running = NORMS[settings.norm].eval_differs and not settings.averaged
+    if running and settings.first_validation < WARM_UP:
+        found.append(
+            f"norm {settings.norm!r} is first validated after {settings.first_validation} batches: "
+            f"before about {WARM_UP} its running statistics still hold part of their initial "
+            "values, and Dice is not that of the weights. Take a larger --data.steps_per_epoch or "
+            "--trainer.check_val_every_n_epoch, or --model.norm instance or group."
         )
     if settings.steps_per_epoch % settings.accumulate:
         left = settings.steps_per_epoch % settings.accumulate

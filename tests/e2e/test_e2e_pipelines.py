@@ -32,6 +32,7 @@ TEXTS = [
     "docs/study.md",
     "docs/budget.md",
     "docs/plan.md",
+    "docs/doctor.md",
 ]
 
 

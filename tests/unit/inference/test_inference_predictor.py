@@ -354,3 +354,18 @@ def test_logits_that_are_no_numbers_fail_the_case(image):
     with pytest.raises(VolumeError) as refusal:
         predictor.predict([image])
     assert refusal.value.code == "no-finite-logits"
+
+
+def test_own_statistics_of_a_case_in_one_window_give_the_labels_of_instance_norm(image):
+    batch = trained(norm="batch", patch_size=[40, 40, 40])
+    instance = trained(norm="instance", patch_size=[40, 40, 40])
+    own = Predictor([batch], Settings(norm_statistics="own")).predict([image]).label
+    assert np.mean(own == Predictor([instance]).predict([image]).label) > 0.9999
+    assert np.mean(own == Predictor([batch]).predict([image]).label) < 0.99
+
+
+def test_own_statistics_are_refused_where_they_cannot_be_had():
+    with pytest.raises(OptionError, match="keeps no running statistics"):
+        Predictor([trained(norm="instance")], Settings(norm_statistics="own"))
+    with pytest.raises(OptionError, match="needs --backend torch"):
+        Predictor([trained(norm="batch")], Settings(norm_statistics="own", compile=True))

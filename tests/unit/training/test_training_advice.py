@@ -3,7 +3,7 @@
 import pytest
 
 from medseg.networks.norms import NORMS
-from medseg.training.advice import SMALL_BATCH, Settings, advice
+from medseg.training.advice import SMALL_BATCH, WARM_UP, Settings, advice
 
 QUIET = {
     "norm": "instance",
@@ -53,3 +53,12 @@ def test_early_stopping_under_a_falling_rate_is_told():
     told = said(early_stopping=True)
     assert "high learning rate" in told
     assert "--trainer.max_time" in told
+
+
+def test_a_validation_before_the_statistics_have_settled_is_told():
+    told = said(norm="batch", batch_size=SMALL_BATCH, first_validation=WARM_UP - 1)
+    assert f"after {WARM_UP - 1} batches" in told
+    assert "--model.norm instance or group" in told
+    assert said(norm="batch", batch_size=SMALL_BATCH, first_validation=WARM_UP) == ""
+    assert said(norm="batch", batch_size=SMALL_BATCH, first_validation=1, averaged=True) == ""
+    assert said(norm="group", first_validation=1) == ""

@@ -1,0 +1,95 @@
+"""`medseg doctor`: what a run's norms do between training and prediction, and how to mend it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+
+from medseg.core.errors import OptionError
+from medseg.core.runs import RunFiles, atomic_text, write_json
+from medseg.inference.labeller import sha256
+from medseg.networks.population import (
+    ByLayer,
+    layers_with_statistics,
+    population_statistics,
+    running_statistics,
+)
+from medseg.study.doctor_findings import Findings, finding
+from medseg.study.doctor_invariance import invariance
+from medseg.study.doctor_layers import layer_findings
+from medseg.study.doctor_modes import mean, own_of_cases, three_modes
+from medseg.study.doctor_options import DoctorOptions
+from medseg.study.doctor_page import render
+from medseg.study.doctor_patient import Patient, admit
+from medseg.study.doctor_probes import mate_noise, window_changes
+from medseg.study.doctor_recalibrate import check_recalibration, write_recalibrated
+
+log = logging.getLogger("medseg")
+
+
+def doctor(options: DoctorOptions) -> int:
+    """Examine a run, write doctor.json and doctor.html, and recalibrate a copy if asked to.
+
+    Raises:
+        OptionError: If this is no run, its data are not there, or it has nothing to recalibrate.
+        CheckpointError: If the checkpoint cannot be read, or the copy cannot be written.
+    """
+    patient = admit(options)
+    check_recalibration(options, patient)
+    findings = examine(options, patient)
+    content = asdict(findings)
+    write_json(options.home / "doctor.json", content)
+    with atomic_text(options.home / "doctor.html") as file:
+        file.write(render(findings))
+    log.info("%s", findings.finding)
+    log.info("details: %s", options.home / "doctor.html")
+    if options.recalibrate is not None:
+        batches = patient.training_batches()
+        statistics = population_statistics(patient.network, batches, options.recalibrate)
+        folder = write_recalibrated(
+            options, findings.training_patches, options.recalibrate, statistics
+        )
+        log.info("recalibrated run: %s", folder)
+    return 0
+
+
+def examine(options: DoctorOptions, patient: Patient) -> Findings:
+    """Measure everything; the run is left alone."""
+    started = time.monotonic()
+    network, cases = patient.network, patient.cases
+    if not cases:
+        raise OptionError(f"fold {patient.data.fold} has no case to examine with.")
+    has_statistics = bool(layers_with_statistics(network))
+    layers, modes = [], None
+    if has_statistics:
+        log.info("[1/3] statistics of %d training patches and %d cases; Dice in three modes",
+                 patient.training_patches, len(cases))  # fmt: skip
+        running = running_statistics(network)
+        precise = population_statistics(network, patient.training_batches())
+        own: list[ByLayer] = own_of_cases(network, cases, patient.window)
+        layers = layer_findings(network, running, precise, own)
+        modes = three_modes(network, cases, patient.window, (running, precise, own))
+    log.info("[2/3] batch mates and windows")
+    usual, windows = window_changes(network, cases, patient.window)
+    mates = mate_noise(patient)
+    log.info("[3/3] altered intensities")
+    altered = invariance(patient, cases, usual)
+    norm = patient.trained.description.norm
+    return Findings(
+        run=str(options.run),
+        checkpoint=options.checkpoint,
+        checkpoint_sha256=sha256(RunFiles(options.run).checkpoint(options.checkpoint)),
+        norm=norm,
+        fold=patient.data.fold,
+        cases=tuple(case.case_id for case in cases),
+        training_patches=patient.training_patches if has_statistics else 0,
+        seconds=round(time.monotonic() - started, 1),
+        finding=finding(str(options.run), norm, layers, modes),
+        layers=tuple(layers),
+        modes=modes,
+        usual_dice=mean(usual),
+        mates=mates,
+        windows=tuple(windows),
+        altered=tuple(altered),
+    )
