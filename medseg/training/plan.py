@@ -103,18 +103,13 @@ def _split(
             "Draw some: medseg manifest --folds 5."
         )
     others = [other for other in manifest.folds if other != fold]
-    held = [f for f in others if _wholly_absent(manifest, f)]
+    held = [other for other in others if other not in manifest.present_folds()]
     if held and len(held) < len(others):
         log.warning("fold %s: no file is there; left out", ", ".join(map(str, held)))
     kept = [other for other in others if other not in held] or others
     train, val = manifest.split(fold, kept)
     manifest.require_files((*train, *val))
     return (kept if kept != others else None), train, val
-
-
-def _wholly_absent(manifest: Manifest, fold: int) -> bool:
-    cases = manifest.in_folds([fold])
-    return not any(path.exists() for case in cases for path in manifest.files(case))
 
 
 def _summary(draft: Draft) -> str:
