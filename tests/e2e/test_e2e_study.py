@@ -105,9 +105,8 @@ def test_an_unknown_flag_is_refused_before_any_work(fit_yaml, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "sent", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_study_goes_on(sent, fit_yaml, tmp_path):
     fixed = {"trainer.max_epochs": EPOCHS}
     path = study_yaml(fit_yaml, {"seed": [0, 1]}, fixed=fixed)
