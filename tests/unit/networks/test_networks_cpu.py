@@ -63,7 +63,7 @@ def test_instance_norm_of_one_sample_is_pytorchs():
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("encoder", ["plain", "residual"])
+@pytest.mark.parametrize("encoder", [pytest.param("plain", marks=pytest.mark.slow), "residual"])
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_network_for_the_cpu_gives_the_same_logits(norm, encoder):
     shape = Architecture(channels=[16, 32], encoder=encoder)

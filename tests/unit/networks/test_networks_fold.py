@@ -10,6 +10,7 @@ from medseg.core.errors import CheckpointError
 from medseg.networks import fold
 from medseg.networks.fold import folded
 from medseg.networks.norms import NORMS
+from medseg.networks.norms_batch import FrozenBatchNorm
 from medseg.networks.unet import Architecture, UNet
 
 
@@ -34,9 +35,7 @@ def gap(one, other):
     return float((one - other).abs().max() / (one.max() - one.min()))
 
 
-@pytest.mark.parametrize(
-    "plan", [{}, {"encoder": "residual"}, {"conv_bias": True}, {"dropout": 0.3}]
-)
+@pytest.mark.parametrize("plan", [{}, {"encoder": "residual", "conv_bias": True, "dropout": 0.3}])
 @pytest.mark.parametrize("norm", NORMS)
 @torch.no_grad()
 def test_the_folded_network_is_the_same_function(norm, plan):
@@ -47,7 +46,7 @@ def test_the_folded_network_is_the_same_function(norm, plan):
 @pytest.mark.parametrize("norm", NORMS)
 def test_only_norms_that_fold_are_gone(norm):
     def norms(net):
-        kinds = nn.modules.batchnorm._BatchNorm | nn.InstanceNorm3d | nn.GroupNorm
+        kinds = nn.modules.batchnorm._BatchNorm | nn.InstanceNorm3d | nn.GroupNorm | FrozenBatchNorm
         return sum(isinstance(layer, kinds) for layer in net.modules())
 
     network = lived_in(norm, encoder="residual")

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from medseg.networks.fold import folded
 from medseg.networks.norms import NORMS, get_norm
 from medseg.networks.norms_weight import standardized
 from medseg.networks.population import frozen_statistics, measure_population
@@ -58,16 +57,6 @@ def test_frozen_norms_are_not_measured_anew():
     before = copy.deepcopy(network.state_dict())
     measure_population(network, batches(1, (8, 8, 8)))
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
-@pytest.mark.parametrize("name", [name for name, row in NORMS.items() if row.folds])
-def test_what_a_row_says_folds_leaves_no_norm_behind(name):
-    network = moved(UNet(1, 2, Architecture(channels=[8, 16]), name, seed=0)).eval()
-    kind = type(get_norm(name, 8))
-    plain = folded(network)
-    image = batches(1, (8, 8, 8))[0]
-    torch.testing.assert_close(plain(image), network(image), rtol=1e-4, atol=1e-5)
-    assert kind is nn.Identity or not any(type(module) is kind for module in plain.modules())
 
 
 def test_a_standardized_kernel_is_its_papers_formula():
