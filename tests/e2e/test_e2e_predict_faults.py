@@ -388,7 +388,7 @@ def test_damaged_and_foreign_files_fail_by_a_code_and_stop_nothing(
 
 def with_network(monkeypatch, wrap):
     plain = Predictor._backend
-    monkeypatch.setattr(Predictor, "_backend", lambda self, member: wrap(plain(self, member)))
+    monkeypatch.setattr(Predictor, "_backend", lambda self, *parts: wrap(plain(self, *parts)))
 
 
 def test_memory_that_runs_out_changes_no_label(tiny_run, images, reference, tmp_path, monkeypatch):
