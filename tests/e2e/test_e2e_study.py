@@ -70,6 +70,7 @@ def test_a_cross_validation_scores_every_case_by_a_run_that_did_not_see_it(
     assert "asked otherwise: fold=0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_cell_that_cannot_be_built_is_left_out_by_name_and_a_failing_run_stops_no_other(
     fit_yaml, tmp_path, capsys
 ):
