@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg import __version__
 from medseg.check.cases import open_case
 from medseg.check.codes import CODES
 from medseg.check.facts import CaseFacts
@@ -23,7 +21,7 @@ from medseg.core.geometry import Grid
 from medseg.engine.progress import printable
 from medseg.io import Volume
 from medseg.report.slices import REFERENCE_COLOUR, draw, error_centre
-from medseg.report.templating import asset, environment, policy_hash
+from medseg.report.templating import asset, environment, still_page
 
 MOST_PICTURES = 30
 """Cases that are drawn, errors first; more would make the page heavy, and nobody scrolls so far."""
@@ -56,20 +54,16 @@ def render(result: Result) -> str:
     style = f":root {{ --reference: {REFERENCE_COLOUR}; }}\n{asset('style.css')}"
     style += asset("check.css", "medseg.check")
     flagged = _flagged(result)
-    page = templates.get_template("check.html").render(
-        style=style,
-        # As in the report: nothing is loaded, and no text of the data can run.
-        policy=f"default-src 'none'; img-src data:; style-src {policy_hash(style)}; "
-        "base-uri 'none'; form-action 'none'",
-        version=__version__,
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    return still_page(
+        templates,
+        "check.html",
+        style,
         manifest=result.manifest,
         facts=_facts(result),
         groups=_groups(result.findings),
         pictures=[_picture(case, found) for case, found in flagged[:MOST_PICTURES]],
         hidden=max(len(flagged) - MOST_PICTURES, 0),
     )
-    return page.encode("utf-8", "replace").decode()  # a name may hold half a surrogate pair
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:

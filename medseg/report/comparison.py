@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from markupsafe import Markup
 
-from medseg import __version__
 from medseg.core.comparison import Comparison, Level, compare_variants
 from medseg.core.errors import OptionError
 from medseg.core.metrics import METRICS
@@ -22,7 +20,7 @@ from medseg.report import comparison_figures as figures
 from medseg.report.contestants import Contestant, design_of, notes_on
 from medseg.report.sources import Source
 from medseg.report.tables import DASH, number
-from medseg.report.templating import asset, environment, policy_hash
+from medseg.report.templating import asset, environment, still_page
 
 METRICS_COMPARED = ("dice", "hd95_mm", "nsd")
 
@@ -76,23 +74,15 @@ def comparison_of(sources: Sequence[Source]) -> Markup:
 
 def page(comparison: Comparison, files: Sequence[ScoredFile]) -> str:
     """Return a self-contained page that loads and runs nothing."""
-    style = asset("style.css")
-    html = (
-        environment()
-        .get_template("comparison.html")
-        .render(
-            version=__version__,
-            made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-            names=[level.name for level in comparison.levels],
-            files=files,
-            n_cases=comparison.n_cases,
-            sections=section(comparison),
-            style=style,
-            policy=f"default-src 'none'; img-src data:; style-src {policy_hash(style)}; "
-            "base-uri 'none'; form-action 'none'",
-        )
+    return still_page(
+        environment(),
+        "comparison.html",
+        asset("style.css"),
+        names=[level.name for level in comparison.levels],
+        files=files,
+        n_cases=comparison.n_cases,
+        sections=section(comparison),
     )
-    return html.encode("utf-8", "replace").decode()  # a name may hold half a surrogate pair
 
 
 def _content(comparison: Comparison) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from medseg import __version__
@@ -23,7 +22,7 @@ from medseg.report.preface import Preface
 from medseg.report.slices import PREDICTION_COLOUR, REFERENCE_COLOUR
 from medseg.report.sources import Source, read_sources
 from medseg.report.style import MOST_RUNS
-from medseg.report.templating import asset, environment, policy_hash
+from medseg.report.templating import asset, environment, now, policy_hash
 from medseg.report.viewer import Viewer, find_viewer
 
 log = logging.getLogger("medseg")
@@ -77,7 +76,7 @@ def render(
 def _tables(sources: Sequence[Source]) -> dict[str, Any]:
     return {
         "version": __version__,
-        "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "made": now(),
         "names": [source.name for source in sources],
         "data_set": provenance.data_set(sources),
         "provenance": provenance.provenance_rows(sources),

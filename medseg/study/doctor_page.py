@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
 
-from medseg import __version__
 from medseg.engine.progress import printable
-from medseg.report.templating import asset, environment, policy_hash
+from medseg.report.templating import asset, environment, still_page
 from medseg.study.doctor_findings import Findings
 from medseg.study.doctor_layers import SMALL_GAMMA
 from medseg.study.doctor_modes import Difference
@@ -21,13 +19,10 @@ def render(findings: Findings) -> str:
     templates = environment("medseg.study")
     templates.filters |= {"printable": printable, "number": _number, "gap": _gap}
     style = asset("style.css") + "\n" + asset("doctor.css", "medseg.study")
-    return templates.get_template("doctor.html").render(
-        style=style,
-        # As in the report: nothing is loaded, and no text of the data can run.
-        policy=f"default-src 'none'; style-src {policy_hash(style)}; "
-        "base-uri 'none'; form-action 'none'",
-        version=__version__,
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    return still_page(
+        templates,
+        "doctor.html",
+        style,
         found=findings,
         facts=_facts(findings),
         draws=DRAWS,

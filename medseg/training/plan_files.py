@@ -6,7 +6,6 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from medseg import __version__
 from medseg.core.runs import atomic_text, write_json
 from medseg.io.memory import size
-from medseg.report.templating import asset, environment, policy_hash
+from medseg.report.templating import asset, environment, still_page
 from medseg.training.plan_choices import Choice, choices, max_time
 from medseg.training.plan_draft import Draft
 from medseg.training.plan_fit import cost_words
@@ -84,13 +83,10 @@ def _record(draft: Draft, chosen: Sequence[Choice]) -> dict[str, Any]:
 
 
 def _page(draft: Draft, chosen: Sequence[Choice], output: Path) -> str:
-    style = asset("style.css")
-    page = environment("medseg.training").get_template("plan.html").render(
-        style=style,
-        policy=f"default-src 'none'; style-src {policy_hash(style)}; base-uri 'none'; "
-        "form-action 'none'",
-        version=__version__,
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    return still_page(
+        environment("medseg.training"),
+        "plan.html",
+        asset("style.css"),
         name=draft.manifest.name,
         output=str(output),
         facts=_facts(draft),
@@ -99,8 +95,7 @@ def _page(draft: Draft, chosen: Sequence[Choice], output: Path) -> str:
         classes=draft.facts.classes,
         cases=len(draft.facts.cases),
         axes=_axes(draft),
-    )  # fmt: skip
-    return page.encode("utf-8", "replace").decode()  # a name may hold half a surrogate pair
+    )
 
 
 def _facts(draft: Draft) -> list[tuple[str, str]]:
