@@ -118,6 +118,11 @@ class Fingerprint:
         shapes: NDArray[np.float64] = lengths / np.asarray(spacing, dtype=np.float64)
         return shapes
 
+    def median_shape(self, spacing: Sequence[float]) -> NDArray[np.float64]:
+        """Return the median length of each axis at another spacing, voxels."""
+        shape: NDArray[np.float64] = np.median(self.shapes_at(spacing), axis=0)
+        return shape
+
 
 def fingerprint(
     manifest: Manifest, cases: Sequence[Case], track: Track | None = None

@@ -33,17 +33,18 @@ def check_size(path: Path, claimed: int, max_bytes: int | None) -> None:
         raise VolumeError(path, "too-big", cause, "check the file, or raise max_bytes")
 
 
-def parse_bytes(option: str, text: str) -> int:
+def parse_bytes(option: str, text: str, total: int | None = None) -> int:
     """Return the bytes of a size such as `4GiB`, `900MB` or `4G`, all in powers of 1024.
 
-    A share such as `80%` is that of this machine's memory, or of its container's.
+    A share such as `80%` is that of `total`; of this machine's memory, or of its container's, if
+    None is given.
 
     Raises:
         OptionError: If it is none.
     """
     share = re.fullmatch(r"\s*([0-9]+)\s*%\s*", text)
     if share is not None and 0 < int(share[1]) <= 100:
-        return total_bytes() * int(share[1]) // 100
+        return (total_bytes() if total is None else total) * int(share[1]) // 100
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kmgt]?)i?b?\s*", text.lower())
     if match is None or float(match[1]) <= 0:
         raise OptionError(

@@ -69,15 +69,13 @@ def machine_of(options: PlanOptions) -> Machine:
     there = torch.cuda.is_available()
     cuda = options.device == "gpu" or (options.device == "auto" and there)
     seconds = rules.parse_seconds("--time", options.time)
-    limit = parse_bytes("--memory", options.memory)
     if not cuda:
+        limit = parse_bytes("--memory", options.memory)
         return Machine("cpu", min(limit, available_bytes()), seconds, there=True)
-    if options.memory.strip().endswith("%"):
-        if not there:
-            raise OptionError("no GPU is here: give its --memory as a size, such as 8GiB.")
-        total = torch.cuda.get_device_properties(0).total_memory
-        limit = total * int(options.memory.strip().rstrip("%")) // 100
-    return Machine("cuda", limit, seconds, there)
+    if not there and "%" in options.memory:
+        raise OptionError("no GPU is here: give its --memory as a size, such as 8GiB.")
+    total = torch.cuda.get_device_properties(0).total_memory if there else None
+    return Machine("cuda", parse_bytes("--memory", options.memory, total), seconds, there)
 
 
 def _refuse_haste(draft: Draft) -> None:
@@ -103,10 +101,10 @@ def _split(
             "Draw some: medseg manifest --folds 5."
         )
     others = [other for other in manifest.folds if other != fold]
-    held = [other for other in others if other not in manifest.present_folds()]
-    if held and len(held) < len(others):
+    present = manifest.present_folds()
+    kept = [other for other in others if other in present] or others
+    if held := [other for other in others if other not in kept]:
         log.warning("fold %s: no file is there; left out", ", ".join(map(str, held)))
-    kept = [other for other in others if other not in held] or others
     train, val = manifest.split(fold, kept)
     manifest.require_files((*train, *val))
     return (kept if kept != others else None), train, val

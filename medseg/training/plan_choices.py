@@ -57,10 +57,9 @@ def _of_trainer(draft: Draft) -> Iterator[Choice]:
 
 
 def _precision_reason(draft: Draft) -> str:
-    cost, full = draft.cost, draft.float32
     if draft.machine.device == "cuda":
         return "mixed precision: half the memory, and the fast units of the GPU"
-    if full is not None and full.seconds and cost.seconds:
+    if draft.job.precision == "bf16-mixed":
         return "bfloat16 was measured to be faster on this CPU than float32"
     return "bfloat16 was not measured to be 1.2 times faster on this CPU"
 
@@ -75,8 +74,7 @@ def _of_model(draft: Draft, options: PlanOptions) -> Iterator[Choice]:
     if job.norm.startswith("group"):
         yield Choice("model.norm_groups", job.norm_groups, "--norm_groups")
     yield Choice("model.ema_decay", ema_decay(draft.steps),
-                 "averaged weights, over a third of the training: better, and steadier, in little "
-                 "time")  # fmt: skip
+                 "averaged weights, over a third of the steps that the time allows")  # fmt: skip
     spacing = ", ".join(f"{length:g}" for length in draft.spacing)
     yield Choice("model.network.channels", list(network.channels),
                  f"{'32 on a GPU' if job.device == 'cuda' else '16 on a CPU'} at the finest level, "
@@ -88,13 +86,12 @@ def _of_model(draft: Draft, options: PlanOptions) -> Iterator[Choice]:
                  "1 along an axis more than twice as coarse as the finest")  # fmt: skip
     if network.activation_checkpointing:
         yield Choice("model.network.activation_checkpointing", True,
-                     "computes levels again in backward: the memory did not suffice without; about "
-                     "a third slower")  # fmt: skip
+                     "computes levels again in backward, one more forward pass: the memory did not "
+                     "suffice without")  # fmt: skip
     plain = job.norm == "none"
     yield Choice("model.optimization.learning_rate", 1e-3 if plain else 3e-3,
-                 "AdamW; without a norm 3e-3 may diverge" if plain else
-                 "AdamW; 3e-3 to 1e-2 beat 1e-3 in short trainings with batch, instance and group "
-                 "norm")  # fmt: skip
+                 "AdamW; smaller than with a norm, to be safe" if plain else
+                 "AdamW; the rate of docs/training.md")  # fmt: skip
 
 
 def _of_data(draft: Draft, options: PlanOptions) -> Iterator[Choice]:
@@ -127,13 +124,13 @@ def _of_data(draft: Draft, options: PlanOptions) -> Iterator[Choice]:
 
 
 def _patch_reason(draft: Draft) -> str:
-    median = np.median(draft.facts.shapes_at(draft.spacing), axis=0).round().astype(int)
+    median = draft.facts.median_shape(draft.spacing).round().astype(int)
     words = f"{draft.covered:.0%} of the median image, {tuple(map(int, median))} voxels"
     if draft.covered < 1:
         words += "; larger ones did not fit memory or time"
         if draft.covered < SMALLER_IS_BETTER:
             words += ", and a coarser --spacing would show the network more of the body at once"
-    return f"{words}. {cost_words(draft.cost)}" + ("" if draft.machine.there else " (reckoned)")
+    return f"{words}. {cost_words(draft.cost)}"
 
 
 def _batch_reason(options: PlanOptions) -> str:

@@ -29,8 +29,6 @@ class Draft:
         spacing: Target spacing, mm.
         job: The training step that fits.
         cost: What it takes.
-        float32: What it would take in full precision, where that was tried too.
-        covered: Share of the median image that a patch holds.
     """
 
     manifest: Manifest
@@ -42,8 +40,12 @@ class Draft:
     spacing: tuple[float, ...]
     job: StepJob
     cost: StepCost
-    float32: StepCost | None
-    covered: float
+
+    @property
+    def covered(self) -> float:
+        """Share of the median image that a patch holds."""
+        median = self.facts.median_shape(self.spacing)
+        return float(np.minimum(np.asarray(self.job.patch_size) / median, 1).prod())
 
     @property
     def steps(self) -> int | None:
@@ -58,7 +60,7 @@ class Draft:
             return 250  # nnU-Net's epoch
         voxels = self.facts.shapes_at(self.spacing).prod(axis=1).mean() * len(self.val_cases)
         # Windows overlap by half along each axis; a forward pass is a third of a step.
-        windows = np.prod([2.0] * 3) * voxels / (self.job.voxels / self.job.batch_size)
+        windows = 2**3 * voxels / (self.job.voxels / self.job.batch_size)
         once = windows * self.cost.seconds / 3 / self.job.batch_size
         times = np.clip(VALIDATION_SHARE * self.machine.seconds / once, 1, 40)
         return int(max(np.ceil(self.steps / times), min(50, self.steps)))

@@ -107,7 +107,7 @@ def _facts(draft: Draft) -> list[tuple[str, str]]:
         ("Batch", str(job.batch_size)),
         ("Spacing, mm", " × ".join(f"{length:g}" for length in draft.spacing)),
         ("Levels", str(len(job.architecture.channels))),
-        ("Step", cost_words(draft.cost) + ("" if draft.machine.there else ", reckoned")),
+        ("Step", cost_words(draft.cost)),
         ("Steps in the time", f"about {draft.steps}" if draft.steps else "not known"),
         ("Given", f"{size(draft.machine.bytes)}, {max_time(draft.machine.seconds)} (DD:HH:MM:SS)"),
     ]

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from medseg.core.errors import ManifestError, OptionError
@@ -65,7 +64,7 @@ def fitted(
     manifest: Manifest,
     machine: Machine,
     spacing: Sequence[float],
-) -> tuple[StepJob, StepCost, StepCost | None, float]:
+) -> tuple[StepJob, StepCost]:
     """Return the training step that fits memory and time, and what it takes."""
     candidates = [
         _job(options, manifest, machine, layout) for layout in rules.layouts(facts, spacing)
@@ -76,15 +75,13 @@ def fitted(
             "Give a finer --spacing."
         )
     job = _that_fits(candidates, machine)
-    cost, full = StepCost(reckon(job), None), None
+    cost = StepCost(reckon(job), None)
     if machine.there:
-        job, cost, full = _measured(candidates, job, machine)
+        job, cost = _measured(candidates, job, machine)
     if options.batch_size is None:
         job, cost = _with_more(options, facts, spacing, machine, job, cost)
     check_architecture(job.architecture, job.norm, job.norm_groups, job.patch_size, job.batch_size)
-    median = np.median(facts.shapes_at(spacing), axis=0)
-    covered = np.minimum(np.asarray(job.patch_size) / median, 1).prod()
-    return job, cost, full, float(covered)
+    return job, cost
 
 
 def _job(
@@ -135,17 +132,16 @@ def _that_fits(candidates: Sequence[StepJob], machine: Machine) -> StepJob:
 
 def _measured(
     candidates: Sequence[StepJob], job: StepJob, machine: Machine
-) -> tuple[StepJob, StepCost, StepCost | None]:
+) -> tuple[StepJob, StepCost]:
     """Return the largest patch, from `job` on, that is measured to fit memory and time."""
     probe = next((c for c in candidates if c.voxels <= _PROBE_VOXELS), candidates[-1])
     probe = min(job, probe, key=lambda each: each.voxels)
     first = measure(probe)
-    full = None
     precision = job.precision
     if machine.device == "cpu" and first.seconds:
         half = measure(replace(probe, precision="bf16-mixed"))
         if half.seconds and first.seconds / half.seconds >= WORTH_IT:
-            full, first, precision = first, half, "bf16-mixed"
+            first, precision = half, "bf16-mixed"
     most = machine.seconds / FEWEST_STEPS
     smaller = [c for c in candidates if c.voxels <= job.voxels]
     for candidate in smaller:
@@ -160,7 +156,7 @@ def _measured(
         log.info("patch %s, batch %d, %s: %s", chosen.patch_size, chosen.batch_size,
                  chosen.precision, cost_words(cost))  # fmt: skip
         if cost.bytes is not None and cost.bytes <= machine.bytes:
-            return chosen, cost, full
+            return chosen, cost
     raise OptionError(
         f"the memory does not suffice: no patch was measured to fit {size(machine.bytes)}. "
         "Raise --memory, or take --batch_size 1."
@@ -199,5 +195,6 @@ def cost_words(cost: StepCost) -> str:
     """Return what a step takes, in words."""
     if cost.bytes is None:
         return "does not fit"
-    time = f"{cost.seconds:.3g} s a step, " if cost.seconds else ""
-    return f"{time}{size(cost.bytes)}"
+    if cost.seconds is None:
+        return f"{size(cost.bytes)}, reckoned"
+    return f"{cost.seconds:.3g} s a step, {size(cost.bytes)}"

@@ -111,7 +111,7 @@ def layouts(facts: Fingerprint, spacing: Sequence[float]) -> Iterator[Layout]:
 
     All keep the median image's aspect and divide by the network's strides.
     """
-    median = np.median(facts.shapes_at(spacing), axis=0)
+    median = facts.median_shape(spacing)
     seen: set[Triple] = set()
     factor = 1.0
     while True:
