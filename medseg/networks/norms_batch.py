@@ -6,6 +6,8 @@ Those whose statistics move are batch norms to what freezes or measures these (p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +118,7 @@ class BatchRenorm(nn.BatchNorm3d):
             values = precise(image)
             variance, mean = torch.var_mean(values, _SAMPLES_AND_VOXELS, correction=0)
             r, d = self._correction(mean, variance)
-            self._move(mean, variance, values.numel() // len(mean))
+            move_statistics(self, mean, variance, values.numel() // len(mean))
         # gamma (r x + d) + beta, with PyTorch's batch norm as x: it keeps one tensor for backward.
         weight = self.weight * r.to(self.weight)
         bias = self.bias + self.weight * d.to(self.weight)
@@ -147,16 +149,24 @@ class BatchRenorm(nn.BatchNorm3d):
     def _share(self, done: float) -> Tensor:
         return ((self.progress - self.PLAIN) / (done - self.PLAIN)).clamp(0, 1)
 
-    def _move(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Move the running statistics, the variance unbiased, as PyTorch does."""
-        if self._frozen or self.running_mean is None or self.running_var is None:
-            return
-        share = self.momentum or 0.0
-        self.running_mean.lerp_(mean.to(self.running_mean), share)
-        unbiased = variance * (count / max(count - 1, 1))
-        self.running_var.lerp_(unbiased.to(self.running_var), share)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+
+@torch.no_grad()
+def move_statistics(layer: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Move running statistics towards a batch's as PyTorch does, unless they are frozen.
+
+    Args:
+        layer: `population.frozen_statistics` takes its counter away.
+        mean: Of the batch, shape (C,).
+        variance: Of the batch, biased; the running one is unbiased.
+        count: Values behind each.
+    """
+    if layer.num_batches_tracked is None or layer.running_mean is None or layer.running_var is None:
+        return
+    share = layer.momentum or 0.0
+    layer.running_mean.lerp_(mean.to(layer.running_mean), share)
+    unbiased = variance * (count / max(count - 1, 1))
+    layer.running_var.lerp_(unbiased.to(layer.running_var), share)
+    layer.num_batches_tracked.add_(1)
 
 
 def set_progress(network: nn.Module, share: float) -> None:
@@ -169,6 +179,19 @@ def set_progress(network: nn.Module, share: float) -> None:
     for layer in network.modules():
         if isinstance(layer, BatchRenorm):
             layer.progress.fill_(share)
+
+
+@contextmanager
+def as_plain_batch_norm(network: nn.Module) -> Iterator[None]:
+    """Have batch renormalizations correct nothing: their running statistics are yet to be found."""
+    layers = [layer for layer in network.modules() if isinstance(layer, BatchRenorm)]
+    before = [layer.progress.clone() for layer in layers]
+    set_progress(network, 0.0)
+    try:
+        yield
+    finally:
+        for layer, share in zip(layers, before, strict=True):
+            layer.progress.copy_(share)
 
 
 def _several_processes() -> bool:

@@ -111,8 +111,7 @@ class EvoNormS0(_Affine):
         shape = (len(values), self.groups, -1)
         variance, mean = torch.var_mean(values, VOXELS, correction=0)
         variance, mean = variance.reshape(shape), mean.reshape(shape)
-        pooled = variance.mean(2, keepdim=True) + mean.var(2, correction=0, keepdim=True)
-        return pooled.expand_as(mean).flatten(1)[:, :, None, None, None]
+        return pooled_variance(mean, variance, 2).expand_as(mean).flatten(1)[:, :, None, None, None]
 
 
 class LearnedSwish(nn.Module):
@@ -149,6 +148,11 @@ class GlobalResponseNorm(_Affine):
 def precise(image: Tensor) -> Tensor:
     """Return values in which statistics can be computed: float32, or float64 as it is."""
     return image if image.dtype == torch.float64 else image.float()
+
+
+def pooled_variance(mean: Tensor, variance: Tensor, axis: int) -> Tensor:
+    """Return the variance over an axis too, of equally many values each (law of total variance)."""
+    return variance.mean(axis, keepdim=True) + mean.var(axis, correction=0, keepdim=True)
 
 
 def per_channel(values: Tensor | None) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medseg.networks.norms_sample import VOXELS, per_channel, precise
+from medseg.networks.norms_batch import move_statistics
+from medseg.networks.norms_sample import VOXELS, per_channel, pooled_variance, precise
 
 
 class SwitchableNorm(nn.BatchNorm3d):
@@ -22,7 +23,7 @@ class SwitchableNorm(nn.BatchNorm3d):
         variance, mean = torch.var_mean(values, VOXELS, correction=0, keepdim=True)
         batch_mean, batch_variance = self._batch_statistics(mean, variance, values[0, 0].numel())
         means = mean, mean.mean(1, keepdim=True), batch_mean
-        variances = variance, _pooled(mean, variance, 1), batch_variance
+        variances = variance, pooled_variance(mean, variance, 1), batch_variance
         mean = _mixed(means, self.mean_weight)
         scale = (_mixed(variances, self.variance_weight) + self.eps).rsqrt()
         scale = scale * per_channel(self.weight)
@@ -34,21 +35,9 @@ class SwitchableNorm(nn.BatchNorm3d):
         """Return batch norm's mean and variance, shape (1, C, 1, 1, 1)."""
         if self.running_mean is None or self.running_var is None or not self.training:
             return per_channel(self.running_mean), per_channel(self.running_var)
-        batch_mean, batch_variance = mean.mean(0, keepdim=True), _pooled(mean, variance, 0)
-        if self.num_batches_tracked is not None:
-            with torch.no_grad():
-                count = len(mean) * voxels
-                unbiased = batch_variance.flatten() * (count / max(count - 1, 1))
-                share = self.momentum or 0.0
-                self.running_mean.lerp_(batch_mean.flatten().to(self.running_mean), share)
-                self.running_var.lerp_(unbiased.to(self.running_var), share)
-                self.num_batches_tracked.add_(1)
+        batch_mean, batch_variance = mean.mean(0, keepdim=True), pooled_variance(mean, variance, 0)
+        move_statistics(self, batch_mean.flatten(), batch_variance.flatten(), len(mean) * voxels)
         return batch_mean, batch_variance
-
-
-def _pooled(mean: Tensor, variance: Tensor, axis: int) -> Tensor:
-    """Return the variance over an axis too, of equally many values each (law of total variance)."""
-    return variance.mean(axis, keepdim=True) + mean.var(axis, correction=0, keepdim=True)
 
 
 def _mixed(parts: tuple[Tensor, ...], weights: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from medseg.networks.norms_sample import precise
+
 FEWEST_WEIGHTS = 3
 """Of one weight standardization leaves 0, of two only +1 and -1; smaller kernels stay plain."""
 
@@ -22,7 +24,7 @@ class StandardizedConv3d(nn.Conv3d):
 
 def standardized(weight: Tensor) -> Tensor:
     """Return each kernel, shape (out, in, I, J, K), less its mean, over its deviation."""
-    values = weight if weight.dtype == torch.float64 else weight.float()
+    values = precise(weight)
     variance, mean = torch.var_mean(values, (1, 2, 3, 4), correction=0, keepdim=True)
     return ((values - mean) * (variance + _EPS).rsqrt()).to(weight.dtype)
 

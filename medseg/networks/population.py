@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from medseg.networks.norms_batch import as_plain_batch_norm
 from medseg.networks.window import SlidingWindow
 
 Estimate = Literal["pooled", "mean_of_batches"]
@@ -105,16 +106,20 @@ def use_statistics(network: nn.Module, statistics: ByLayer) -> None:
             buffer.copy_(new)
 
 
-@torch.no_grad()
 def population_statistics(
     network: nn.Module, batches: Iterable[Tensor], estimate: Estimate = "pooled"
 ) -> dict[str, Statistics]:
-    """Return what each layer sees over batches, each normalized by itself as in training.
+    """Return what each layer sees over batches; see `population_moments`."""
+    return statistics_of(population_moments(network, batches), estimate)
+
+
+@torch.no_grad()
+def population_moments(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Moments]:
+    """Collect what each layer sees over batches, each normalized by itself as in training.
 
     Args:
         network: Left alone.
         batches: Images, each shape (B, C, I, J, K).
-        estimate: How the batches are put together.
 
     Returns:
         Nothing where there is no batch, or no layer with statistics.
@@ -123,7 +128,17 @@ def population_statistics(
         if moments:
             for batch in batches:
                 network(batch)
-    return {name: seen.statistics(estimate) for name, seen in moments.items() if seen.batches}
+    return {name: seen for name, seen in moments.items() if seen.batches}
+
+
+def statistics_of(moments: Mapping[str, Moments], estimate: Estimate) -> dict[str, Statistics]:
+    """Put what layers saw together.
+
+    Args:
+        moments: By layer.
+        estimate: How.
+    """
+    return {name: seen.statistics(estimate) for name, seen in moments.items()}
 
 
 @torch.no_grad()
@@ -173,13 +188,13 @@ def measure_population(
 
 
 @contextmanager
-def _measuring(network: nn.Module) -> Iterator[dict[str, _Moments]]:
+def _measuring(network: nn.Module) -> Iterator[dict[str, Moments]]:
     """Collect what each layer with statistics is given."""
     layers = layers_with_statistics(network)
-    moments = {name: _Moments(layer.num_features) for name, layer in layers.items()}
+    moments = {name: Moments(layer.num_features) for name, layer in layers.items()}
     hooks = [layer.register_forward_pre_hook(moments[name].add) for name, layer in layers.items()]
     try:
-        with batch_mode(network):
+        with batch_mode(network), as_plain_batch_norm(network):
             yield moments
     finally:
         for hook in hooks:
@@ -193,7 +208,7 @@ def _buffers(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-class _Moments:
+class Moments:
     """Count, sum and sum of squares per channel, in float64, and the variances within batches."""
 
     def __init__(self, channels: int) -> None:

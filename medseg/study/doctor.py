@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from medseg.core.errors import OptionError
@@ -11,9 +12,11 @@ from medseg.core.runs import RunFiles, atomic_text, write_json
 from medseg.inference.labeller import sha256
 from medseg.networks.population import (
     ByLayer,
+    Moments,
     layers_with_statistics,
-    population_statistics,
+    population_moments,
     running_statistics,
+    statistics_of,
 )
 from medseg.study.doctor_findings import Findings, finding
 from medseg.study.doctor_invariance import invariance
@@ -37,7 +40,7 @@ def doctor(options: DoctorOptions) -> int:
     """
     patient = admit(options)
     check_recalibration(options, patient)
-    findings = examine(options, patient)
+    findings, moments = examine(options, patient)
     content = asdict(findings)
     write_json(options.home / "doctor.json", content)
     with atomic_text(options.home / "doctor.html") as file:
@@ -45,8 +48,7 @@ def doctor(options: DoctorOptions) -> int:
     log.info("%s", findings.finding)
     log.info("details: %s", options.home / "doctor.html")
     if options.recalibrate is not None:
-        batches = patient.training_batches()
-        statistics = population_statistics(patient.network, batches, options.recalibrate)
+        statistics = statistics_of(moments, options.recalibrate)
         folder = write_recalibrated(
             options, findings.training_patches, options.recalibrate, statistics
         )
@@ -54,19 +56,25 @@ def doctor(options: DoctorOptions) -> int:
     return 0
 
 
-def examine(options: DoctorOptions, patient: Patient) -> Findings:
-    """Measure everything; the run is left alone."""
+def examine(options: DoctorOptions, patient: Patient) -> tuple[Findings, Mapping[str, Moments]]:
+    """Measure everything; the run is left alone.
+
+    Returns:
+        What was found, and what layers saw of the training patches.
+    """
     started = time.monotonic()
     network, cases = patient.network, patient.cases
     if not cases:
         raise OptionError(f"fold {patient.data.fold} has no case to examine with.")
     has_statistics = bool(layers_with_statistics(network))
     layers, modes = [], None
+    moments: Mapping[str, Moments] = {}
     if has_statistics:
         log.info("[1/3] statistics of %d training patches and %d cases; Dice in three modes",
                  patient.training_patches, len(cases))  # fmt: skip
         running = running_statistics(network)
-        precise = population_statistics(network, patient.training_batches())
+        moments = population_moments(network, patient.training_batches())
+        precise = statistics_of(moments, "pooled")
         own: list[ByLayer] = own_of_cases(network, cases, patient.window)
         layers = layer_findings(network, running, precise, own)
         modes = three_modes(network, cases, patient.window, (running, precise, own))
@@ -76,7 +84,7 @@ def examine(options: DoctorOptions, patient: Patient) -> Findings:
     log.info("[3/3] altered intensities")
     altered = invariance(patient, cases, usual)
     norm = patient.trained.description.norm
-    return Findings(
+    findings = Findings(
         run=str(options.run),
         checkpoint=options.checkpoint,
         checkpoint_sha256=sha256(RunFiles(options.run).checkpoint(options.checkpoint)),
@@ -93,3 +101,4 @@ def examine(options: DoctorOptions, patient: Patient) -> Findings:
         windows=tuple(windows),
         altered=tuple(altered),
     )
+    return findings, moments

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from medseg.core.runs import RunFiles, write_json
 from medseg.inference.labeller import sha256
 from medseg.networks.checkpoint import WEIGHTS, load_content, whole_checkpoint
 from medseg.networks.population import ByLayer, Estimate, layers_with_statistics
+from medseg.report.files import read_json
 from medseg.study.doctor_options import DoctorOptions
 from medseg.study.doctor_patient import Patient
 
@@ -81,7 +81,7 @@ def write_recalibrated(
             torch.save({**content, KEY: origin}, temporary)
     except (OSError, RuntimeError) as error:  # PyTorch's writer raises RuntimeError on a full disk
         raise CheckpointError(f"{copy.run_dir} cannot be written: {error}") from error
-    write_json(copy.fit, {**_fit(source.fit), "name": copy.run_dir.name, KEY: origin})
+    write_json(copy.fit, {**read_json(source.fit), "name": copy.run_dir.name, KEY: origin})
     return copy.run_dir
 
 
@@ -94,11 +94,3 @@ def _with_statistics(content: dict[str, Any], statistics: ByLayer) -> dict[str, 
             key = f"{prefix}{name}.{buffer}"
             state[key] = new.to(state[key].dtype)
     return {**content, "state_dict": state}
-
-
-def _fit(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

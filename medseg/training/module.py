@@ -215,7 +215,6 @@ class SegmentationModule(pl.LightningModule):
             return
         if NORMS[self.description.norm].eval_differs:
             self._seed_draws(0)  # the same on every device
-            set_progress(self.averaged, 0.0)  # its running statistics are yet to be measured
             measure_population(self.averaged, self._population())
         self._settled_at = self.trainer.global_step
 

@@ -9,7 +9,11 @@ from torch import nn
 
 from medseg.networks.norms import NORMS, get_norm
 from medseg.networks.norms_weight import standardized
-from medseg.networks.population import frozen_statistics, measure_population
+from medseg.networks.population import (
+    frozen_statistics,
+    measure_population,
+    population_statistics,
+)
 from medseg.networks.unet import Architecture, UNet
 
 RUNNING = [name for name, row in NORMS.items() if row.eval_differs]
@@ -64,3 +68,18 @@ def test_a_standardized_kernel_is_its_papers_formula():
     rows = weight.numpy().reshape(3, -1)
     expected = (rows - rows.mean(1, keepdims=True)) / np.sqrt(rows.var(1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(standardized(weight).numpy().reshape(3, -1), expected, rtol=1e-12)
+
+
+def test_batch_renorm_is_measured_without_its_correction_and_keeps_its_progress():
+    """A second layer sees what the first one gives: corrected towards old statistics, or not."""
+    layers = [get_norm(name, 8) for name in ("batch_renorm", "batch_renorm", "batch", "batch")]
+    for layer in layers:
+        layer.running_mean.fill_(0.7)
+        layer.running_var.fill_(3.0)
+    renormed, plain = nn.Sequential(*layers[:2]), nn.Sequential(*layers[2:])
+    layers[0].progress.fill_(0.8)
+    found, expected = (population_statistics(network, batches()) for network in (renormed, plain))
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name].mean, values.mean, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found[name].variance, values.variance, atol=1e-5, rtol=1e-5)
+    assert float(layers[0].progress) == pytest.approx(0.8)
