@@ -169,7 +169,7 @@ class ResidualStage(nn.Sequential):
         )
 
 
-def initialize(network: nn.Module, seed: int) -> None:
+def initialize(network: nn.Module, seed: int, scale: float = 1.0) -> None:
     """Draw convolution weights (He 2015 for the leaky ReLU), the same for every norm of one seed.
 
     The weights come from a generator of their own, in the order of the modules, so that networks
@@ -179,5 +179,7 @@ def initialize(network: nn.Module, seed: int) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
             nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE, generator=generator)
+            with torch.no_grad():
+                module.weight.mul_(scale)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -37,7 +37,7 @@ def study(options: StudyOptions) -> int:
         log.info("%s", predicted_hours(planned, mine, options.workers))
         return 0
     crew = Crew(options)
-    failed = crew.work([entry for entry in mine if entry.state != "scored"])
+    failed = crew.work([entry for entry in mine if not entry.is_done])
     if crew.signalled:
         log.info("interrupted; the same command goes on")
         return 128 + crew.signalled
@@ -46,7 +46,7 @@ def study(options: StudyOptions) -> int:
     others = [
         entry.run.name
         for entry in planned
-        if entry.state != "scored" and entry.record.get("status") != "failed"
+        if not entry.is_done and entry.record.get("status") != "failed"
     ]
     if not others:
         status = max(status, _finish(planned, options.output))

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.core.errors import OptionError, problems
-from medseg.study.flags import FOLD, SHORT_NAMES, full, name_of, word
+from medseg.study.flags import FOLD, PROBES, SHORT_NAMES, full, name_of, word
 from medseg.study.refusals import KEYS, wrong_study
 from medseg.study.roles import reported_fold, role_flags
+from medseg.study.spending import BATCH_SIZE, budget_flags
 from medseg.study.strict_yaml import canonical, load_yaml
 
 
@@ -67,7 +68,9 @@ def read_study(path: Path) -> list[Run]:
     Keys: `config`, files of `medseg fit` relative to this one; `fixed`, flags and their values;
     `grid`, flags and lists of values, of which every combination is a run; `seeds`, short for the
     grid's seed; `exclude`, a list of combinations to be left out, each named by some of its values;
-    `train`, `choose` and `report`, the roles of folds; `name`, for people.
+    `train`, `choose` and `report`, the roles of folds; `budget`, the `samples` or `steps` of each
+    training and its `validations`; `probes`, whether trainings are watched and their networks
+    measured; `name`, for people.
 
     Raises:
         OptionError: With every problem of the file.
@@ -79,6 +82,8 @@ def read_study(path: Path) -> list[Run]:
     if found := wrong_study(content):
         raise OptionError(problems(path, found))
     fixed = {**full(content.get("fixed") or {}), **role_flags(content)}
+    if content.get("probes"):
+        fixed[PROBES] = True
     reported = reported_fold(content)
     grid = full(content["grid"])
     exclude = [full(cell) for cell in content.get("exclude") or []]
@@ -87,7 +92,10 @@ def read_study(path: Path) -> list[Run]:
         raise OptionError(problems(path, [f"config {name}: no such file" for name in missing]))
     cells = (dict(zip(grid, row, strict=True)) for row in itertools.product(*grid.values()))
     kept = (cell for cell in cells if not any(map(cell_is(cell), exclude)))
-    runs = [Run(cell, config, fixed, reported) for cell in kept]
+    runs = []
+    for cell in kept:
+        size = {**fixed, **cell}.get(BATCH_SIZE)
+        runs.append(Run(cell, config, {**fixed, **budget_flags(content, size)}, reported))
     if not runs:
         raise OptionError(f"{path}: exclude leaves no run.")
     if found := _same_names(runs):

@@ -18,6 +18,7 @@ from medseg.core.manifest import Manifest, load_manifest
 from medseg.core.runs import RunFiles, write_json
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.study.grid import Run
+from medseg.training.callbacks import divergence_of
 from medseg.training.cli import fit
 
 ASKED = "study.json"
@@ -42,12 +43,24 @@ class Planned:
 
     @property
     def state(self) -> str:
-        """`scored`, `trained`, `interrupted` or `new`."""
+        """`scored`, `trained`, `diverged` (without weights to score), `interrupted` or `new`."""
         fitted = self.fitted
-        if fitted and not fitted["interrupted"]:
+        kept = (self.files.checkpoints / "last.ckpt").is_file()
+        if fitted and self.divergence and not kept:
+            return "diverged"
+        if fitted and (self.divergence or not fitted["interrupted"]):
             return "scored" if self.files.scores.is_file() else "trained"
-        last = self.files.checkpoints / "last.ckpt"
-        return "interrupted" if last.is_file() else "new"
+        return "interrupted" if kept else "new"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state in ("scored", "diverged")
+
+    @property
+    def divergence(self) -> str:
+        """Why its training ended in a divergence, in words; empty if it did not."""
+        return divergence_of(self.files)
 
     @property
     def fitted(self) -> dict[str, Any]:
@@ -68,6 +81,8 @@ class Planned:
     def why_not(self) -> str:
         """Why it has no scores, in words."""
         record = self.record
+        if self.state == "diverged":
+            return f"diverged: {self.divergence}"
         if record.get("status") == "failed":
             return f"{record['command']} ended with status {record['exit_code']}"
         return "not done"
@@ -90,7 +105,7 @@ class Planned:
         return ["--manifest", str(data["manifest"]), *root, "--fold", str(self.reported)]
 
     def steps(self) -> Iterator[list[str]]:
-        """Yield the commands that are left to do, each one only once the last one has ended."""
+        """Yield the commands that are left to do."""
         files, place = self.files, ["--run_dir", str(self.files.run_dir)]
         if self.state in ("new", "interrupted"):
             resume = ["--ckpt_path", "last"] if self.state == "interrupted" else []

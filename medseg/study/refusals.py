@@ -8,9 +8,10 @@ from typing import Any
 from medseg.core.errors import suggestion
 from medseg.study.flags import SHORT_NAMES, full, word
 from medseg.study.roles import ROLES, wrong_roles
+from medseg.study.spending import wrong_budget
 from medseg.study.strict_yaml import canonical
 
-KEYS = ("name", "config", "fixed", "grid", "seeds", "exclude", *ROLES)
+KEYS = ("name", "config", "fixed", "grid", "seeds", "exclude", "budget", "probes", *ROLES)
 
 
 def wrong_study(content: Mapping[str, Any]) -> list[str]:
@@ -34,6 +35,10 @@ def wrong_study(content: Mapping[str, Any]) -> list[str]:
     twice = sorted({name for name in named if named.count(name) > 1})
     found += [f"{name} is named twice, in grid and fixed or by both of its names" for name in twice]
     found += wrong_roles(content, set(named))
+    values = {**{name: [value] for name, value in full(fixed).items()}, **full(grid)}
+    found += wrong_budget(content, values)
+    if not isinstance(content.get("probes", False), bool):
+        found.append(f"probes: true or false is needed; got {content['probes']!r}")
     if not isinstance(exclude, list):
         return [*found, f"exclude: a list of combinations is needed; got {exclude!r}"]
     return found + [text for part in exclude for text in _wrong_exclusion(part, full(grid))]
