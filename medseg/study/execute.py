@@ -17,7 +17,8 @@ from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
 from medseg.study.hours import predicted_hours
 from medseg.study.options import StudyOptions
-from medseg.study.planned import Planned, manifest_of, plan_runs, resolved
+from medseg.study.planned import Planned, manifest_of, plan_runs
+from medseg.study.resolving import resolved
 
 log = logging.getLogger("medseg")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medseg.core.errors import MedsegError, OptionError, problems
 from medseg.core.manifest import Manifest, load_manifest
 from medseg.core.runs import RunFiles, write_json
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.study.grid import Run
+from medseg.study.resolving import Resolver
 from medseg.training.callbacks import divergence_of
-from medseg.training.cli import fit
 
 ASKED = "study.json"
 """In each run's folder: what was asked of it, and how its last attempt ended."""
@@ -129,9 +125,9 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
     Raises:
         OptionError: If runs cannot be built, or a run's folder holds what was asked otherwise.
     """
-    planned, impossible, changed = [], [], []
+    planned, impossible, changed, resolver = [], [], [], Resolver()
     for run in runs:
-        entry = Planned(run, RunFiles(output / "runs" / run.name), resolved(run))
+        entry = Planned(run, RunFiles(output / "runs" / run.name), resolver.resolve(run))
         try:
             _check(entry)
         except MedsegError as error:
@@ -174,24 +170,6 @@ def _check(entry: Planned) -> None:
 def manifest_of(data: Mapping[str, Any]) -> Manifest:
     """Return the data set of a configuration's section `data`."""
     return load_manifest(Path(data["manifest"]), data["root"] and Path(data["root"]))
-
-
-def resolved(run: Run) -> dict[str, Any]:
-    """Return the whole configuration of a run, as `medseg fit` understands it.
-
-    Raises:
-        OptionError: If it does not.
-    """
-    text, told = io.StringIO(), io.StringIO()
-    try:
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(told):
-            fit([*run.arguments, "--print_config"])
-    except SystemExit as end:
-        if end.code:
-            reason = told.getvalue().strip().splitlines()[-1:] or ["unknown"]
-            raise OptionError(f"run {run.name}: {reason[0]}") from end
-    settings: dict[str, Any] = yaml.safe_load(text.getvalue())
-    return settings
 
 
 def read_record(path: Path) -> dict[str, Any]:
