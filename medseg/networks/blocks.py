@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from medseg.networks.convolution import Conv3d
 from medseg.networks.norms import NORMS, get_norm
 from medseg.networks.norms_weight import FEWEST_WEIGHTS, StandardizedConv3d
 
@@ -43,7 +44,7 @@ class BlockStyle:
         self, in_channels: int, out_channels: int, kernel: Triple, stride: Triple
     ) -> nn.Conv3d:
         """Return a convolution that a norm follows; the norm may want its weights standardized."""
-        kind: type[nn.Conv3d] = nn.Conv3d
+        kind: type[nn.Conv3d] = Conv3d
         if NORMS[self.norm].standardizes and in_channels * math.prod(kernel) >= FEWEST_WEIGHTS:
             kind = StandardizedConv3d
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
