@@ -22,7 +22,7 @@ from medseg.networks.population import measure_population
 from medseg.networks.unet import Architecture, UNet, check_architecture
 from medseg.networks.window import SlidingWindow
 from medseg.training.contradictions import refuse_contradictions
-from medseg.training.loss import dice_ce, supervised_loss
+from medseg.training.loss import PLAIN, Loss, dice_ce, supervised_loss
 from medseg.training.schedule import Schedule, learning_rate_factor, shared_progress
 
 TRAINING_KEY = "medseg_training"
@@ -87,6 +87,7 @@ class SegmentationModule(pl.LightningModule):
         norm_groups: Groups of group norm; must divide every level's channels.
         network: Levels, blocks and memory layout.
         optimization: Optimizer and schedule.
+        loss: What is minimized.
         ema_decay: Decay of the moving average of the weights, per step; 0 is off. Keep it off when
             norms are compared: batch norm needs statistics measured anew, the others do not.
         overlap: Overlap of the sliding window in validation, in [0, 1).
@@ -104,6 +105,7 @@ class SegmentationModule(pl.LightningModule):
         norm_groups: int = DEFAULT_GROUPS,
         network: Architecture = Architecture(),  # noqa: B008 - frozen
         optimization: Optimization = Optimization(),
+        loss: Loss = PLAIN,
         ema_decay: float = 0.0,
         overlap: float = 0.5,
         sw_batch_size: int = 2,
@@ -122,6 +124,7 @@ class SegmentationModule(pl.LightningModule):
         self.averaged = copy.deepcopy(self.network).requires_grad_(False) if ema_decay else None
         self.ema_decay = ema_decay
         self.optimization = optimization
+        self.loss = loss
         self.learn_postprocessing = learn_postprocessing
         i, j, k = task["patch_size"]
         self.window = SlidingWindow((i, j, k), overlap, sw_batch_size, skip_empty)
@@ -184,7 +187,8 @@ class SegmentationModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
         """Return the loss of one batch of patches, that of all devices taken as one batch."""
         heads = self.network.heads(batch["image"])
-        loss = supervised_loss(heads, batch["label"], across=self.trainer.world_size > 1)
+        across = self.trainer.world_size > 1
+        loss = supervised_loss(heads, batch["label"], across, self.loss)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 
@@ -226,7 +230,7 @@ class SegmentationModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
         """Predict one whole volume by the sliding window and score it on the training grid."""
         logits = self.window(batch["image"], self.judged)
-        loss = dice_ce(logits, batch["label"])
+        loss = dice_ce(logits, batch["label"], loss=self.loss)
         dice = hard_dice(logits.argmax(1), batch["label"], len(self.class_names))
         self._scores[batch["case_id"][0]] = torch.cat([loss.reshape(1).double().cpu(), dice])
 
