@@ -33,6 +33,9 @@ log = logging.getLogger("medseg")
 _DRAWS = 3
 """Sets PyTorch's draws (dropout) apart from those of the data under the same seed."""
 
+FUSED_DEVICES = {"cpu", "cuda", "mps"}
+"""Kinds of devices for which PyTorch 2.10 and later have fused AdamW and SGD."""
+
 POPULATION_BATCHES = 50
 """Batches from which the batch statistics of averaged weights are measured."""
 
@@ -48,6 +51,7 @@ class Optimization:
         momentum: Of SGD.
         schedule: `cosine`, `poly` or `constant`; ends where max_time, max_steps or max_epochs ends.
         warmup: Share of the training in which the rate rises.
+        fused: Take the step in one kernel over all weights; null: wherever PyTorch has one.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -56,6 +60,7 @@ class Optimization:
     momentum: float = 0.99
     schedule: Schedule = "cosine"
     warmup: float = 0.05
+    fused: bool | None = None
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
@@ -65,18 +70,37 @@ class Optimization:
             )
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer of a network's parameters."""
+        """Return the optimizer of a network's parameters.
+
+        Raises:
+            OptionError: If a fused one is asked for where PyTorch has none.
+        """
         weights = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         groups: list[dict[str, Any]] = [
             {"params": weights, "weight_decay": self.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
+        fused = self._fuses({p.device.type for p in network.parameters()})
+        optimizer: torch.optim.Optimizer
         if self.name == "sgd":
-            return torch.optim.SGD(
-                groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0
+            optimizer = torch.optim.SGD(groups, self.learning_rate, self.momentum,
+                                        nesterov=self.momentum > 0, fused=fused)  # fmt: skip
+        else:
+            optimizer = torch.optim.AdamW(groups, self.learning_rate, fused=fused)
+        # A fused one would unscale the gradients of 16-mixed itself, too late to clip them, and
+        # Lightning refuses to clip in any mixed precision. Without this they are unscaled before.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined] # noqa: SLF001
+        return optimizer
+
+    def _fuses(self, devices: set[str]) -> bool:
+        there = devices <= FUSED_DEVICES
+        if self.fused and not there:
+            raise OptionError(
+                f"PyTorch has fused optimizers for {', '.join(sorted(FUSED_DEVICES))}; the network "
+                f"is on {', '.join(sorted(devices))}. Drop --model.optimization.fused."
             )
-        return torch.optim.AdamW(groups, lr=self.learning_rate)
+        return there if self.fused is None else self.fused
 
 
 class SegmentationModule(pl.LightningModule):
@@ -269,6 +293,7 @@ class SegmentationModule(pl.LightningModule):
             "optimization.name": recipe.name,
             "optimization.weight_decay": recipe.weight_decay,
             "optimization.momentum": recipe.momentum,
+            "optimization.fused": recipe.fused,
             "ema_decay": self.ema_decay,
         }
 

@@ -172,5 +172,5 @@ def test_the_gradient_of_each_variant_is_that_of_its_values(loss):
     ],
 )
 def test_impossible_weights_are_refused(wrong):
-    with pytest.raises(OptionError, match="model.loss needs weights >= 0"):
+    with pytest.raises(OptionError, match=r"model\.loss needs weights >= 0"):
         Loss(**wrong)
