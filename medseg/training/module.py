@@ -90,7 +90,7 @@ class Optimization:
             optimizer = torch.optim.AdamW(groups, self.learning_rate, fused=fused)
         # A fused one would unscale the gradients of 16-mixed itself, too late to clip them, and
         # Lightning refuses to clip in any mixed precision. Without this they are unscaled before.
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined] # noqa: SLF001
+        optimizer._step_supports_amp_scaling = False  # noqa: SLF001
         return optimizer
 
     def _fuses(self, devices: set[str]) -> bool:

@@ -15,7 +15,10 @@ def trained(fused, name="adamw", steps=4, scaler=None):
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         for weight in network.parameters():
-            weight.grad = torch.randn(weight.shape, generator=generator)
+            # As autograd keeps it: laid out in memory as the weight is.
+            weight.grad = torch.empty_like(weight).copy_(
+                torch.randn(weight.shape, generator=generator)
+            )
         if scaler is None:
             optimizer.step()
         else:
