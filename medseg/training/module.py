@@ -21,6 +21,7 @@ from medseg.networks.norms_batch import set_progress
 from medseg.networks.population import measure_population
 from medseg.networks.unet import Architecture, UNet, check_architecture
 from medseg.networks.window import SlidingWindow
+from medseg.training.compiling import Heads, training_forward
 from medseg.training.contradictions import refuse_contradictions
 from medseg.training.loss import PLAIN, Loss, dice_ce, supervised_loss
 from medseg.training.schedule import Schedule, learning_rate_factor, shared_progress
@@ -112,6 +113,8 @@ class SegmentationModule(pl.LightningModule):
         network: Levels, blocks and memory layout.
         optimization: Optimizer and schedule.
         loss: What is minimized.
+        compile: Compile the training's forward and backward with torch.compile; minutes at the
+            start, worth them on some GPUs. Validation and checkpoints are the same without.
         ema_decay: Decay of the moving average of the weights, per step; 0 is off. Keep it off when
             norms are compared: batch norm needs statistics measured anew, the others do not.
         overlap: Overlap of the sliding window in validation, in [0, 1).
@@ -130,6 +133,7 @@ class SegmentationModule(pl.LightningModule):
         network: Architecture = Architecture(),  # noqa: B008 - frozen
         optimization: Optimization = Optimization(),
         loss: Loss = PLAIN,
+        compile: bool = False,  # noqa: A002 - the name of the flag
         ema_decay: float = 0.0,
         overlap: float = 0.5,
         sw_batch_size: int = 2,
@@ -149,6 +153,8 @@ class SegmentationModule(pl.LightningModule):
         self.ema_decay = ema_decay
         self.optimization = optimization
         self.loss = loss
+        self.compiled = compile
+        self._heads: Heads = self.network.heads
         self.learn_postprocessing = learn_postprocessing
         i, j, k = task["patch_size"]
         self.window = SlidingWindow((i, j, k), overlap, sw_batch_size, skip_empty)
@@ -190,6 +196,14 @@ class SegmentationModule(pl.LightningModule):
         """Return the optimizer; the learning rate is set step by step."""
         return self.optimization.build(self.network)
 
+    def on_fit_start(self) -> None:
+        """Compile, where that is asked for.
+
+        Raises:
+            OptionError: If it cannot be compiled.
+        """
+        self._heads = training_forward(self.network, self.compiled, self.device.type)
+
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
         """Set the learning rate, and the seed of dropout, from the progress of the training."""
         recipe = self.optimization
@@ -210,7 +224,7 @@ class SegmentationModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
         """Return the loss of one batch of patches, that of all devices taken as one batch."""
-        heads = self.network.heads(batch["image"])
+        heads = self._heads(batch["image"])
         across = self.trainer.world_size > 1
         loss = supervised_loss(heads, batch["label"], across, self.loss)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
