@@ -12,23 +12,10 @@ from medseg.report.sources import Source, read_source
 from medseg.study.flags import SHORT_NAMES
 from medseg.study.measurements import CaseScores, Costs, Curve, Probes
 from medseg.study.outcomes import Outcome, Status, Study
-from medseg.study.planned import Planned
+from medseg.study.planned import LeftOut, Planned
 
 RISEN_FOR = 3
 """Validations in a row with a loss above that of the first epoch: the training has diverged."""
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A cell whose network cannot be built.
-
-    Attributes:
-        settings: The resolved configuration of its run.
-        reason: Why, in words.
-    """
-
-    settings: Mapping[str, Any]
-    reason: str
 
 
 def outcomes_of(planned: Sequence[Planned], left_out: Sequence[LeftOut] = ()) -> Study:

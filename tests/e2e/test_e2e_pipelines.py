@@ -61,7 +61,7 @@ def test_every_preset_parses_against_the_real_command_line(preset, capsys):
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_run_of_every_study_can_be_built(name, tmp_path):
     runs = read_study(Path(f"pipelines/{name}.yaml"))
-    assert len(plan_runs(runs, tmp_path)) == len(runs)
+    assert len(plan_runs(runs, tmp_path).runs) == len(runs)
 
 
 def commands():
