@@ -35,8 +35,9 @@ def wrong_study(content: Mapping[str, Any]) -> list[str]:
     named = [SHORT_NAMES.get(name, name) for name in (*grid, *fixed)]
     twice = sorted({name for name in named if named.count(name) > 1})
     found += [f"{name} is named twice, in grid and fixed or by both of its names" for name in twice]
-    changed = [flag for variant in variants or [] if _is_flags(variant) for flag in full(variant)]
-    found += wrong_roles(content, {*named, *changed})
+    listed = variants if isinstance(variants, list) else []
+    changed = {flag for variant in listed if _is_flags(variant) for flag in full(variant)}
+    found += wrong_roles(content, set(named) | changed)
     if not isinstance(exclude, list):
         return [*found, f"exclude: a list of combinations is needed; got {exclude!r}"]
     return found + [text for part in exclude for text in _wrong_exclusion(part, full(grid))]

@@ -34,6 +34,7 @@ TEXTS = [
     "docs/budget.md",
     "docs/plan.md",
     "docs/doctor.md",
+    "docs/norms.md",
 ]
 
 

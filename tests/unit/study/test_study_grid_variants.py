@@ -56,6 +56,7 @@ def test_combinations_are_left_out_of_every_variant(tmp_path):
         ({"variants": {"norm": "batch"}}, "variants: a list of flags and their values is needed"),
         ({"variants": []}, "variants: a list"),
         ({"variants": [3]}, "variants: a list"),
+        ({"variants": 3}, "variants: a list"),
         ({"variants": [{"fold": 3}]}, "data.fold is named in variants and in grid"),
         ({"variants": [{"seed_everything": 3}]}, "seed_everything is named in variants and in"),
         ({"variants": [{"norm": "batch", "model.norm": "rms"}]}, "flag by both of its names"),
