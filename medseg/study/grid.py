@@ -66,8 +66,9 @@ def read_study(path: Path) -> list[Run]:
     """Return the runs of a study's YAML.
 
     Keys: `config`, files of `medseg fit` relative to this one; `fixed`, flags and their values;
-    `grid`, flags and lists of values, of which every combination is a run; `seeds`, short for the
-    grid's seed; `exclude`, a list of combinations to be left out, each named by some of its values;
+    `grid`, flags and lists of values, of which every combination is a run; `variants`, a list of
+    flags and their values, each made alone with every combination; `seeds`, short for the grid's
+    seed; `exclude`, a list of combinations to be left out, each named by some of its values;
     `train`, `choose` and `report`, the roles of folds; `budget`, the `samples` or `steps` of each
     training and its `validations`; `probes`, whether trainings are watched and their networks
     measured; `name`, for people.
@@ -90,7 +91,9 @@ def read_study(path: Path) -> list[Run]:
     config = tuple(path.parent / name for name in content.get("config") or [])
     if missing := [str(file) for file in config if not file.is_file()]:
         raise OptionError(problems(path, [f"config {name}: no such file" for name in missing]))
-    cells = (dict(zip(grid, row, strict=True)) for row in itertools.product(*grid.values()))
+    rows = [dict(zip(grid, row, strict=True)) for row in itertools.product(*grid.values())]
+    variants = map(full, content.get("variants") or [{}])
+    cells = ({**variant, **row} for variant in variants for row in rows)
     kept = (cell for cell in cells if not any(map(cell_is(cell), exclude)))
     runs = []
     for cell in kept:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+MAX_WARMUP = 10
+"""Steps of a benchmark that are not timed, at most."""
+
 
 @dataclass(frozen=True)
 class DemoOptions:
@@ -45,7 +48,9 @@ class BenchmarkOptions:
             weights by `medseg predict` and by nnU-Net; memory labels a volume of 512 x 512 x 800
             voxels in 100 classes within 4 GiB; endurance labels 2000 small cases, or `cases`;
             recommendation applies the rule of studies to `steps` simulated ones of each kind, whose
-            truth is known.
+            truth is known; costs measures training step, memory and inference, raw and folded, of
+            each norm in each of `precisions`, `formats` and `widths`, and draws them on a page
+            beside `output`.
         run: Run directory of a training (nnunet).
         checkpoint: best, last, or the path of a checkpoint of it (nnunet).
         input: A folder of images or a manifest (nnunet). With a manifest the Dice of cases that did
@@ -55,6 +60,9 @@ class BenchmarkOptions:
         peer_python: Python of an environment with nnunetv2 (nnunet).
         predict_flags: Further flags of `medseg predict`, in one text, as in
             --predict_flags="--workers 2" (nnunet, memory, endurance).
+        precisions: As --trainer.precision of `medseg fit` (costs).
+        formats: Volumes with the channels last in memory, or first: contiguous (costs).
+        widths: Networks of so many times `channels` on every level (costs).
     """
 
     norms: tuple[str, ...] = ("none", "batch", "instance", "group", "layer")
@@ -73,6 +81,7 @@ class BenchmarkOptions:
         "memory",
         "endurance",
         "recommendation",
+        "costs",
     ] = "steps"
     run: Path | None = None
     checkpoint: str = "last"
@@ -81,6 +90,9 @@ class BenchmarkOptions:
     cases: int | None = None
     peer_python: Path | None = None
     predict_flags: str = ""
+    precisions: tuple[Literal["32-true", "bf16-mixed", "16-mixed"], ...] = ("32-true", "bf16-mixed")
+    formats: tuple[Literal["channels_last", "contiguous"], ...] = ("channels_last", "contiguous")
+    widths: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True)
