@@ -18,6 +18,7 @@ from medseg.study.grid import Run, is_study, read_study
 from medseg.study.hours import predicted_hours
 from medseg.study.options import StudyOptions
 from medseg.study.planned import Plan, manifest_of, plan_runs
+from medseg.study.profiles import read_profile
 from medseg.study.resolving import resolved
 
 log = logging.getLogger("medseg")
@@ -82,6 +83,13 @@ def _tell(failed: Mapping[str, str]) -> None:
 def _runs(options: StudyOptions) -> list[Run]:
     if missing := [str(path) for path in options.config if not path.is_file()]:
         raise OptionError(f"--config: no such file: {', '.join(missing)}.")
+    if options.samples is not None and options.profile is None:
+        raise OptionError("--samples goes with --profile.")
+    if options.profile is not None:
+        if any(map(is_study, options.config)):
+            raise OptionError("--profile takes configuration files of medseg fit, not a study.")
+        manifest = manifest_of(resolved(Run({}, options.config))["data"])
+        return read_profile(options.profile, options.config, manifest, options.samples)
     if is_study(options.config[0]):
         if len(options.config) > 1:
             raise OptionError("--config takes one study, or configuration files of medseg fit.")

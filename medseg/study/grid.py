@@ -79,6 +79,19 @@ def read_study(path: Path) -> list[Run]:
     content = load_yaml(path)
     if not isinstance(content, dict):
         raise OptionError(f"{path} must hold the keys {', '.join(KEYS)}.")
+    return runs_of(content, path)
+
+
+def runs_of(content: Mapping[str, Any], path: Path) -> list[Run]:
+    """Return the runs of the content of a study's YAML; see `read_study`.
+
+    Args:
+        content: The YAML.
+        path: Where it lies: files are relative to it.
+
+    Raises:
+        OptionError: With every problem of the content.
+    """
     content = _with_seeds(content)
     if found := wrong_study(content):
         raise OptionError(problems(path, found))
@@ -109,7 +122,7 @@ def read_study(path: Path) -> list[Run]:
 def cell_is(cell: Mapping[str, Any]) -> Any:
     """Return the test whether a part of a cell belongs to this one."""
     return lambda part: all(
-        canonical(cell[flag]) == canonical(value) for flag, value in part.items()
+        flag in cell and canonical(cell[flag]) == canonical(value) for flag, value in part.items()
     )
 
 

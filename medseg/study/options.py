@@ -103,6 +103,13 @@ class StudyOptions:
         config: A study (YAML with a `grid`), or configuration files of `medseg fit` for a study of
             one variant.
         output: Folder of the runs, the out-of-fold predictions and the report.
+        profile: Compare norms on the data of --config: quick takes 6 norms at one batch size, 3
+            learning rates and one seed; standard 6 norms at 3 batch sizes, 3 rates and 3 seeds;
+            full 9 norms at 4 batch sizes, 5 rates and 5 seeds, with dropout and other initial
+            scales besides. The manifest's first fold is reported, its second one chooses, all
+            others train.
+        samples: Patches that each training of a profile sees; 1000 (quick), 4000 or 16000 if not
+            given.
         folds: Folds of a study of one variant, as in 0,1,2; all takes every fold that has files.
         workers: Runs side by side.
         threads: CPU threads of each run; 0 shares the cores among the workers.
@@ -116,6 +123,8 @@ class StudyOptions:
 
     config: tuple[Path, ...]
     output: Path
+    profile: Literal["quick", "standard", "full"] | None = None
+    samples: int | None = None
     folds: str = "all"
     workers: int = 1
     threads: int = 0

@@ -38,16 +38,25 @@ def wrong_study(content: Mapping[str, Any]) -> list[str]:
     named = [SHORT_NAMES.get(name, name) for name in (*grid, *fixed)]
     twice = sorted({name for name in named if named.count(name) > 1})
     found += [f"{name} is named twice, in grid and fixed or by both of its names" for name in twice]
-    listed = variants if isinstance(variants, list) else []
-    changed = {flag for variant in listed if _is_flags(variant) for flag in full(variant)}
-    found += wrong_roles(content, set(named) | changed)
-    values = {**{name: [value] for name, value in full(fixed).items()}, **full(grid)}
-    found += wrong_budget(content, values)
+    asked = {**{name: [value] for name, value in full(fixed).items()}, **full(grid)}
+    varied = _varied(variants)
+    found += wrong_roles(content, {*asked, *varied})
+    found += wrong_budget(content, {**varied, **asked})
     if not isinstance(content.get("probes", False), bool):
         found.append(f"probes: true or false is needed; got {content['probes']!r}")
     if not isinstance(exclude, list):
         return [*found, f"exclude: a list of combinations is needed; got {exclude!r}"]
-    return found + [text for part in exclude for text in _wrong_exclusion(part, full(grid))]
+    choices = {**varied, **full(grid)}
+    return found + [text for part in exclude for text in _wrong_exclusion(part, choices)]
+
+
+def _varied(variants: Any) -> dict[str, list[Any]]:
+    """Return every flag of the variants with its values."""
+    found: dict[str, list[Any]] = {}
+    for variant in variants if isinstance(variants, list) else []:
+        for flag, value in (full(variant) if _is_flags(variant) else {}).items():
+            found.setdefault(flag, []).append(value)
+    return found
 
 
 def wrong_variants(variants: Any, grid: Mapping[str, Any]) -> list[str]:
