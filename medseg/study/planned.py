@@ -50,11 +50,12 @@ class Planned:
         if fitted and self.divergence and not kept:
             return "diverged"
         if fitted and (self.divergence or not fitted["interrupted"]):
-            return "scored" if self._is_scored and self._is_measured else "trained"
+            return "scored" if self.has_scores and self._is_measured else "trained"
         return "interrupted" if kept else "new"
 
     @property
-    def _is_scored(self) -> bool:
+    def has_scores(self) -> bool:
+        """Whether the reported cases are scored."""
         return self.files.scores.is_file()
 
     @property
@@ -124,7 +125,7 @@ class Planned:
     def _rest(self) -> Iterator[list[str]]:
         """Yield the commands that follow the training and are left to do."""
         files = self.files
-        if not self._is_scored:
+        if not self.has_scores:
             # `last`: `best` was chosen on the very cases that are scored here.
             images = ["--input", *self.data[1:]]
             folder = ["--output", str(files.predictions)]

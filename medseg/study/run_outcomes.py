@@ -29,7 +29,7 @@ def outcomes_of(planned: Sequence[Planned], left_out: Sequence[LeftOut] = ()) ->
     """
     groups: dict[str, list[Planned]] = {}
     for entry in planned:
-        if entry.state in ("scored", "diverged") or entry.record.get("status") == "failed":
+        if _has_ended(entry) or entry.record.get("status") == "failed":
             groups.setdefault(entry.run.variant, []).append(entry)
     read = [_Read.of(entries) for entries in groups.values()]
     scored = [set(item.case_ids) for item in read if item.sources]
@@ -51,6 +51,11 @@ def outcomes_of(planned: Sequence[Planned], left_out: Sequence[LeftOut] = ()) ->
     )
 
 
+def _has_ended(entry: Planned) -> bool:
+    """Return whether a training is a result, even if what follows it is not done or failed."""
+    return entry.has_scores or entry.state == "diverged"
+
+
 def _usual(values: Iterable[float], default: float) -> float:
     """Return the value of most trainings: norms are compared at that."""
     counted = list(values)
@@ -66,7 +71,7 @@ class _Read:
 
     @classmethod
     def of(cls, entries: Sequence[Planned]) -> _Read:
-        scored = [entry for entry in entries if entry.state == "scored"]
+        scored = [entry for entry in entries if entry.has_scores]
         return cls(entries, [read_source(entry.files.run_dir) for entry in scored])
 
     @property
@@ -95,7 +100,7 @@ class _Read:
         for entry in self.entries:
             if entry.record.get("status") == "halved":
                 return "halved", str(entry.record.get("reason", ""))
-            if entry.state not in ("scored", "diverged"):
+            if not _has_ended(entry):
                 said = str(entry.record.get("last_line", ""))
                 return ("out of memory" if "memory" in said else "failed"), said or entry.why_not
         for entry in self.entries:

@@ -127,6 +127,16 @@ def test_a_run_that_has_not_begun_is_no_outcome(tmp_path):
     assert outcomes_of([planned(tmp_path)]).outcomes == ()
 
 
+def test_a_scored_run_counts_though_it_could_not_be_measured_afterwards(tmp_path):
+    run = Run({"model.norm": "batch"}, (), {"probes": True})
+    entry = trained(Planned(run, RunFiles(tmp_path / run.name), settings()))
+    entry.note(status="failed", command="after", exit_code=2, last_line="no such file")
+    assert entry.state == "trained"
+    (outcome,) = outcomes_of([entry]).outcomes
+    assert outcome.status == "finished"
+    assert outcome.scores is not None
+
+
 def test_how_runs_end(tmp_path):
     entries = [planned(tmp_path, seed=seed) for seed in range(5)]
     trained(entries[0], dice=(0.5, 0.0))  # all background at the end
