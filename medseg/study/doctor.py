@@ -36,6 +36,7 @@ def doctor(options: DoctorOptions) -> int:
 
     Raises:
         OptionError: If this is no run, its data are not there, or it has nothing to recalibrate.
+        GeometryError: If a case cannot have statistics of its own.
         CheckpointError: If the checkpoint cannot be read, or the copy cannot be written.
     """
     patient = admit(options)
@@ -61,12 +62,18 @@ def examine(options: DoctorOptions, patient: Patient) -> tuple[Findings, Mapping
 
     Returns:
         What was found, and what layers saw of the training patches.
+
+    Raises:
+        OptionError: If there is no case to examine with.
+        GeometryError: If a case cannot have statistics of its own.
     """
     started = time.monotonic()
     network, cases = patient.network, patient.cases
     if not cases:
         raise OptionError(f"fold {patient.data.fold} has no case to examine with.")
     has_statistics = bool(layers_with_statistics(network))
+    if has_statistics:
+        patient.trained.description.check_own_statistics()
     layers, modes = [], None
     moments: Mapping[str, Moments] = {}
     if has_statistics:
@@ -85,6 +92,7 @@ def examine(options: DoctorOptions, patient: Patient) -> tuple[Findings, Mapping
     altered = invariance(patient, cases, usual)
     norm = patient.trained.description.norm
     findings = Findings(
+        name=options.run.resolve().name,
         run=str(options.run),
         checkpoint=options.checkpoint,
         checkpoint_sha256=sha256(RunFiles(options.run).checkpoint(options.checkpoint)),

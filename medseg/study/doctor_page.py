@@ -33,6 +33,7 @@ def render(findings: Findings) -> str:
 def _facts(findings: Findings) -> list[tuple[str, str]]:
     """Return the numbers above the tables."""
     return [
+        ("Run directory", findings.run),
         ("Norm", findings.norm),
         ("Checkpoint", findings.checkpoint),
         ("Cases", f"{len(findings.cases)} of fold {findings.fold}"),

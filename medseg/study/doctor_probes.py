@@ -53,6 +53,7 @@ class WindowChange:
         changed: Share of voxels that get another class.
         dice: Mean Dice over cases with the change.
         against: Its difference to the windows of the training.
+        same: Whether it changes no window: these images are no larger.
     """
 
     name: str
@@ -60,6 +61,7 @@ class WindowChange:
     changed: float
     dice: float
     against: Difference
+    same: bool = False
 
 
 @torch.no_grad()
@@ -107,15 +109,18 @@ def window_changes(
     for resized in resized_windows(window, network.architecture.divisor):
         variants["windows of " + " × ".join(map(str, resized.roi_size))] = resized
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in variants}
+    moved = dict.fromkeys(variants, False)
     usual = []
     with torch.no_grad():
         for case in cases:
             before = window(case.image, network)
             usual.append(dice_of(before, case))
             for name, changed in variants.items():
-                after = changed(case.image, network)
+                same = changed.is_same_on(case.image, window)
+                moved[name] |= not same
+                after = before if same else changed(case.image, network)
                 found[name].append((*_gap(before, after), dice_of(after, case)))
-    return usual, [_change(name, rows, usual) for name, rows in found.items()]
+    return usual, [_change(name, rows, usual, not moved[name]) for name, rows in found.items()]
 
 
 def resized_windows(window: SlidingWindow, divisor: Sequence[int]) -> list[SlidingWindow]:
@@ -134,7 +139,7 @@ def _gap(before: Tensor, after: Tensor) -> tuple[float, float]:
 
 
 def _change(
-    name: str, rows: Sequence[tuple[float, float, float]], usual: Sequence[float]
+    name: str, rows: Sequence[tuple[float, float, float]], usual: Sequence[float], same: bool
 ) -> WindowChange:
     logits, changed, dice = (list(column) for column in zip(*rows, strict=True))
-    return WindowChange(name, mean(logits), mean(changed), mean(dice), difference(dice, usual))
+    return WindowChange(name, mean(logits), mean(changed), mean(dice), difference(dice, usual), same)
