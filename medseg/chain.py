@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medseg.cli import main
+from medseg.core.errors import MedsegError
 from medseg.core.runs import RunFiles
+from medseg.study.after import measure_after
+from medseg.study.planned import AFTER
 from medseg.training.callbacks import divergence_of
 
 
@@ -23,7 +26,7 @@ def do_commands(
 
     Args:
         run_dir: The run's folder.
-        commands: Verbs of medseg with their flags.
+        commands: Verbs of medseg with their flags, and `AFTER`.
         begun: Told each verb as it begins.
 
     Returns:
@@ -36,12 +39,21 @@ def do_commands(
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(log.fileno(), stream.fileno())
-        code = main(command)
+        code = _measure(run_dir) if command[0] == AFTER else main(command)
         if command[0] == "fit" and divergence_of(files):
             if not any(files.checkpoints.glob("*.ckpt")):
                 return 0
         elif code:
             return code
+    return 0
+
+
+def _measure(run_dir: Path) -> int:
+    try:
+        measure_after(run_dir)
+    except MedsegError as error:
+        sys.stderr.write(f"{AFTER}: {error}\n")
+        return 2
     return 0
 
 

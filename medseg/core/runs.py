@@ -43,6 +43,11 @@ class RunFiles:
         return self.run_dir / "probes.json"
 
     @property
+    def after(self) -> Path:
+        """What a study measured on the weights afterwards."""
+        return self.run_dir / "after.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of best.ckpt and last.ckpt."""
         return self.run_dir / "checkpoints"

@@ -181,9 +181,9 @@ class SegmentationData(pl.LightningDataModule):
         places = range(rank, len(self._entries["val"]), size)
         return DataLoader(VolumeDataset(self._entries["val"]), batch_size=1, sampler=places)
 
-    def volumes(self) -> DataLoader[dict[str, Any]]:
-        """Return all validation volumes, one at a time, on every device."""
-        return DataLoader(VolumeDataset(self._entries["val"]), batch_size=1)
+    def volumes(self, part: str = "val") -> DataLoader[dict[str, Any]]:
+        """Return all volumes of a part, `val` or `train`, one at a time, on every device."""
+        return DataLoader(VolumeDataset(self._entries[part]), batch_size=1)
 
     @property
     def content_digest(self) -> str:

@@ -13,12 +13,16 @@ from medseg.core.errors import MedsegError, OptionError, problems
 from medseg.core.manifest import Manifest, load_manifest
 from medseg.core.runs import RunFiles, write_json
 from medseg.networks.unet import Architecture, check_architecture
+from medseg.study.flags import PROBES
 from medseg.study.grid import Run
 from medseg.study.resolving import Resolver
 from medseg.training.callbacks import divergence_of
 
 ASKED = "study.json"
 """In each run's folder: what was asked of it, and how its last attempt ended."""
+
+AFTER = "after"
+"""The step in which a study measures what it has trained; no verb of its own."""
 
 log = logging.getLogger("medseg")
 
@@ -45,7 +49,7 @@ class Planned:
         if fitted and self.divergence and not kept:
             return "diverged"
         if fitted and (self.divergence or not fitted["interrupted"]):
-            return "scored" if self.files.scores.is_file() else "trained"
+            return "trained" if any(self._rest()) else "scored"
         return "interrupted" if kept else "new"
 
     @property
@@ -102,16 +106,24 @@ class Planned:
 
     def steps(self) -> Iterator[list[str]]:
         """Yield the commands that are left to do."""
-        files, place = self.files, ["--run_dir", str(self.files.run_dir)]
+        place = ["--run_dir", str(self.files.run_dir)]
         if self.state in ("new", "interrupted"):
             resume = ["--ckpt_path", "last"] if self.state == "interrupted" else []
             yield ["fit", *self.run.arguments, *place, *resume]
-        # `last`: `best` was chosen on the very cases that are scored here.
-        images = ["--input", *self.data[1:]]
-        folder = ["--output", str(files.predictions)]
-        yield ["predict", "--run", str(files.run_dir), "--checkpoint", "last", *images, *folder]
-        scores = ["--predictions", str(files.predictions), "--output", str(files.scores)]
-        yield ["evaluate", *scores, *self.data, "--workers", "1"]
+        yield from self._rest()
+
+    def _rest(self) -> Iterator[list[str]]:
+        """Yield the commands that follow the training and are left to do."""
+        files = self.files
+        if not files.scores.is_file():
+            # `last`: `best` was chosen on the very cases that are scored here.
+            images = ["--input", *self.data[1:]]
+            folder = ["--output", str(files.predictions)]
+            yield ["predict", "--run", str(files.run_dir), "--checkpoint", "last", *images, *folder]
+            scores = ["--predictions", str(files.predictions), "--output", str(files.scores)]
+            yield ["evaluate", *scores, *self.data, "--workers", "1"]
+        if self.run.fixed.get(PROBES) and not files.after.is_file():
+            yield [AFTER]
 
 
 def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) -> list[Planned]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,12 +81,23 @@ class StepJob:
         """Return the network, on PyTorch's current default device."""
         return UNet(self.channels, self.classes, self.architecture, self.norm, self.norm_groups, 0)
 
+    def autocast(self) -> torch.autocast:
+        """Return the context of the job's precision."""
+        half = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
+        return torch.autocast(self.device, half, enabled=self.precision != "32-true")
+
     def forward(self, network: UNet, image: Tensor, label: Tensor) -> Tensor:
         """Return the loss, in the job's precision."""
-        half = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
-        mixed = self.precision != "32-true"
-        with torch.autocast(self.device, half, enabled=mixed):
+        with self.autocast():
             return supervised_loss(network.heads(image), label)
+
+    def batch(self, device: str) -> tuple[Tensor, Tensor]:
+        """Return noise and labels on a device."""
+        size = (self.batch_size, *self.patch_size)
+        image = torch.zeros((self.batch_size, self.channels, *self.patch_size), device=device)
+        if device != "meta":
+            image.normal_()
+        return image, torch.zeros(size, dtype=torch.uint8, device=device)
 
 
 @dataclass(frozen=True)
@@ -102,11 +113,8 @@ class StepCost:
     seconds: float | None
 
 
-def reckon(job: StepJob) -> int:
-    """Return the bytes a training takes, from the shapes of what backward keeps.
-
-    Nothing is computed and no memory taken: the network lives on PyTorch's meta device.
-    """
+def kept_bytes(compute: Callable[[], Tensor]) -> int:
+    """Return the bytes that backward will need of a computation; shared memory counts once."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -114,20 +122,29 @@ def reckon(job: StepJob) -> int:
         kept[storage._cdata] = storage.nbytes()  # noqa: SLF001 - no address on the meta device
         return tensor
 
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = compute()
+    del result  # until here all that was kept is there, and no storage has another's name
+    return sum(kept.values())
+
+
+def reckon(job: StepJob) -> int:
+    """Return the bytes a training takes, from the shapes of what backward keeps.
+
+    Nothing is computed and no memory taken: the network lives on PyTorch's meta device.
+    """
     with torch.device("meta"):
         network = job.build().train()
-        image, label = _batch(job, "meta")
+        image, label = job.batch("meta")
         # Autocast acts on the device at hand; on the meta device the step stays in float32.
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = supervised_loss(network.heads(image), label)
-    del loss
+        kept = kept_bytes(lambda: supervised_loss(network.heads(image), label))
     largest = 4 * job.voxels * max(2 * job.architecture.channels[0], job.classes)
     weights = 4 * sum(parameter.numel() for parameter in network.parameters())
     share = 1.0 if job.precision == "32-true" else 0.6  # norms and losses keep float32
     fixed = CUDA_BYTES if job.device == "cuda" else PROCESS_BYTES + _LIBRARY_BYTES
     if job.device == "cpu" and job.norm == "instance":
         fixed += _REORDERED * min(largest, _HEAP_BLOCK)
-    return int(fixed + _COPIES * weights + share * (sum(kept.values()) + _WORKSPACE * largest))
+    return int(fixed + _COPIES * weights + share * (kept + _WORKSPACE * largest))
 
 
 def measure(job: StepJob) -> StepCost:
@@ -164,7 +181,7 @@ def _steps(job: StepJob) -> StepCost:
     before = peak_bytes()
     network = job.build().to(job.device).train()
     optimizer = torch.optim.AdamW(network.parameters())
-    image, label = _batch(job, job.device)
+    image, label = job.batch(job.device)
     seconds: list[float] = []
     while len(seconds) < 3 or (len(seconds) < 8 and sum(seconds) < _SHORT):
         started = time.perf_counter()
@@ -181,11 +198,3 @@ def _steps(job: StepJob) -> StepCost:
         taken = max(peak_bytes() - before, 0) + PROCESS_BYTES
     # The first step allocates and chooses algorithms; what else runs here disturbs some others.
     return StepCost(taken + weights, min(seconds[1:]))
-
-
-def _batch(job: StepJob, device: str) -> tuple[Tensor, Tensor]:
-    size = (job.batch_size, *job.patch_size)
-    image = torch.zeros((job.batch_size, job.channels, *job.patch_size), device=device)
-    if device != "meta":
-        image.normal_()
-    return image, torch.zeros(size, dtype=torch.uint8, device=device)

@@ -21,8 +21,9 @@ from medseg.networks.norms_batch import set_progress
 from medseg.networks.population import measure_population
 from medseg.networks.unet import Architecture, UNet, check_architecture
 from medseg.networks.window import SlidingWindow
+from medseg.training.compiling import Heads, training_forward
 from medseg.training.contradictions import refuse_contradictions
-from medseg.training.loss import dice_ce, supervised_loss
+from medseg.training.loss import PLAIN, Loss, dice_ce, supervised_loss
 from medseg.training.schedule import Schedule, learning_rate_factor, shared_progress
 
 TRAINING_KEY = "medseg_training"
@@ -32,6 +33,9 @@ log = logging.getLogger("medseg")
 
 _DRAWS = 3
 """Sets PyTorch's draws (dropout) apart from those of the data under the same seed."""
+
+FUSED_DEVICES = {"cpu", "cuda", "mps"}
+"""Kinds of devices for which PyTorch 2.10 and later have fused AdamW and SGD."""
 
 POPULATION_BATCHES = 50
 """Batches from which the batch statistics of averaged weights are measured."""
@@ -48,6 +52,7 @@ class Optimization:
         momentum: Of SGD.
         schedule: `cosine`, `poly` or `constant`; ends where max_time, max_steps or max_epochs ends.
         warmup: Share of the training in which the rate rises.
+        fused: Take the step in one kernel over all weights; null: wherever PyTorch has one.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -56,6 +61,7 @@ class Optimization:
     momentum: float = 0.99
     schedule: Schedule = "cosine"
     warmup: float = 0.05
+    fused: bool | None = None
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
@@ -65,18 +71,37 @@ class Optimization:
             )
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer of a network's parameters."""
+        """Return the optimizer of a network's parameters.
+
+        Raises:
+            OptionError: If a fused one is asked for where PyTorch has none.
+        """
         weights = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         groups: list[dict[str, Any]] = [
             {"params": weights, "weight_decay": self.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
+        fused = self._fuses({p.device.type for p in network.parameters()})
+        optimizer: torch.optim.Optimizer
         if self.name == "sgd":
-            return torch.optim.SGD(
-                groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0
+            optimizer = torch.optim.SGD(groups, self.learning_rate, self.momentum,
+                                        nesterov=self.momentum > 0, fused=fused)  # fmt: skip
+        else:
+            optimizer = torch.optim.AdamW(groups, self.learning_rate, fused=fused)
+        # A fused one would unscale the gradients of 16-mixed itself, too late to clip them, and
+        # Lightning refuses to clip in any mixed precision. Without this they are unscaled before.
+        optimizer._step_supports_amp_scaling = False  # noqa: SLF001
+        return optimizer
+
+    def _fuses(self, devices: set[str]) -> bool:
+        there = devices <= FUSED_DEVICES
+        if self.fused and not there:
+            raise OptionError(
+                f"PyTorch has fused optimizers for {', '.join(sorted(FUSED_DEVICES))}; the network "
+                f"is on {', '.join(sorted(devices))}. Drop --model.optimization.fused."
             )
-        return torch.optim.AdamW(groups, lr=self.learning_rate)
+        return there if self.fused is None else self.fused
 
 
 class SegmentationModule(pl.LightningModule):
@@ -87,6 +112,9 @@ class SegmentationModule(pl.LightningModule):
         norm_groups: Groups of group norm; must divide every level's channels.
         network: Levels, blocks and memory layout.
         optimization: Optimizer and schedule.
+        loss: What is minimized.
+        compile: Compile the training's forward and backward with torch.compile; minutes at the
+            start, worth them on some GPUs. Validation and checkpoints are the same without.
         ema_decay: Decay of the moving average of the weights, per step; 0 is off. Keep it off when
             norms are compared: batch norm needs statistics measured anew, the others do not.
         overlap: Overlap of the sliding window in validation, in [0, 1).
@@ -104,6 +132,8 @@ class SegmentationModule(pl.LightningModule):
         norm_groups: int = DEFAULT_GROUPS,
         network: Architecture = Architecture(),  # noqa: B008 - frozen
         optimization: Optimization = Optimization(),
+        loss: Loss = PLAIN,
+        compile: bool = False,  # noqa: A002 - the name of the flag
         ema_decay: float = 0.0,
         overlap: float = 0.5,
         sw_batch_size: int = 2,
@@ -122,6 +152,9 @@ class SegmentationModule(pl.LightningModule):
         self.averaged = copy.deepcopy(self.network).requires_grad_(False) if ema_decay else None
         self.ema_decay = ema_decay
         self.optimization = optimization
+        self.loss = loss
+        self.compiled = compile
+        self._heads: Heads = self.network.heads
         self.learn_postprocessing = learn_postprocessing
         i, j, k = task["patch_size"]
         self.window = SlidingWindow((i, j, k), overlap, sw_batch_size, skip_empty)
@@ -164,6 +197,14 @@ class SegmentationModule(pl.LightningModule):
         """Return the optimizer; the learning rate is set step by step."""
         return self.optimization.build(self.network)
 
+    def on_fit_start(self) -> None:
+        """Compile, where that is asked for.
+
+        Raises:
+            OptionError: If it cannot be compiled.
+        """
+        self._heads = training_forward(self.network, self.compiled, self.device.type)
+
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
         """Set the learning rate, and the seed of dropout, from the progress of the training."""
         recipe = self.optimization
@@ -187,8 +228,9 @@ class SegmentationModule(pl.LightningModule):
 
         With `shows_logits` also the logits, for what watches the training.
         """
-        heads = self.network.heads(batch["image"])
-        loss = supervised_loss(heads, batch["label"], across=self.trainer.world_size > 1)
+        heads = self._heads(batch["image"])
+        across = self.trainer.world_size > 1
+        loss = supervised_loss(heads, batch["label"], across, self.loss)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return {"loss": loss, **({"logits": heads[0].detach()} if self.shows_logits else {})}
 
@@ -230,7 +272,7 @@ class SegmentationModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
         """Predict one whole volume by the sliding window and score it on the training grid."""
         logits = self.window(batch["image"], self.judged)
-        loss = dice_ce(logits, batch["label"])
+        loss = dice_ce(logits, batch["label"], loss=self.loss)
         dice = hard_dice(logits.argmax(1), batch["label"], len(self.class_names))
         self._scores[batch["case_id"][0]] = torch.cat([loss.reshape(1).double().cpu(), dice])
 
@@ -269,6 +311,7 @@ class SegmentationModule(pl.LightningModule):
             "optimization.name": recipe.name,
             "optimization.weight_decay": recipe.weight_decay,
             "optimization.momentum": recipe.momentum,
+            "optimization.fused": recipe.fused,
             "ema_decay": self.ema_decay,
         }
 

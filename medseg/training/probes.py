@@ -150,7 +150,7 @@ class Probes(Callback):
         def loss_of() -> Tensor:
             with plugin.forward_context():
                 heads = module.network.heads(self._batch["image"])
-                return scale * supervised_loss(heads, self._batch["label"])
+                return scale * supervised_loss(heads, self._batch["label"], False, module.loss)
 
         seen = along_gradient(module.network, loss_of, module.optimization.learning_rate)
         self.looks.append(
