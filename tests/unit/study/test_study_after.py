@@ -1,14 +1,18 @@
 """What a study measures on trained weights: the same numbers as the doctor's, for every norm."""
 
 import json
+import math
+import shutil
 from dataclasses import fields
 
 import pytest
 import torch
 
 from medseg.cli import main
+from medseg.networks.checkpoint import load_content
 from medseg.networks.norms import NORMS
-from medseg.study.after import measure_after, norm_layers
+from medseg.study.after import measure_after
+from medseg.study.after_layers import norm_layers
 from medseg.study.doctor import examine
 from medseg.study.doctor_options import DoctorOptions
 from medseg.study.doctor_patient import admit
@@ -58,11 +62,20 @@ def test_every_norm_is_measured_whole(norm, trained):
     assert wanted <= set(found)
     assert set(found["costs"]) == {field.name for field in fields(Costs)}
     stored = json.loads((trained(norm) / "after.json").read_text())
+    assert set(stored) == set(found)
     assert stored["dice_running"] == found["dice_running"]
-    mixes = NORMS[norm].batch_dependent
-    assert (found["batch_mate_noise"] > 0) == mixes
-    if not NORMS[norm].eval_differs:
+    row = NORMS[norm]
+    if row.batch_dependent:
+        assert found["batch_mate_noise"] > 0
+    else:
+        assert found["batch_mate_noise"] == 0.0
+    if not row.eval_differs:
         assert found["dice_own"] == found["dice_precise"] == found["dice_running"]
+    unknown = {name for name, value in stored.items() if value is None}
+    layers = {"gamma_sd", "gamma_small", "beta_sd", "variance_shift"} if norm == "none" else set()
+    assert unknown == layers | (set() if row.eval_differs else {"statistics_distance"})
+    raw, fast = (found["costs"][f"{kind}_seconds"] for kind in ("inference", "folded"))
+    assert (raw == fast) == (norm == "none" or not (row.folds or row.standardizes))
     assert all(found["costs"][name] > 0 for name in ("peak_mib", "inference_seconds", "parameters"))
 
 
@@ -88,6 +101,42 @@ def test_dropout_shifts_the_variance_and_nothing_else_does(trained, phantoms, tm
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
     assert main(["fit", *words]) == 0
     assert measure_after(tmp_path / "run", cases=1, patches=2)["variance_shift"] == 1.0
+
+
+def test_weights_that_are_no_numbers_are_a_result(trained, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(trained("batch"), run_dir)
+    path = run_dir / "checkpoints" / "last.ckpt"
+    content = load_content(path)
+    content["state_dict"] = {
+        name: value * math.nan if value.is_floating_point() else value
+        for name, value in content["state_dict"].items()
+    }
+    torch.save(content, path)
+    measure_after(run_dir, cases=1, patches=2)
+    stored = json.loads((run_dir / "after.json").read_text())
+    assert stored["dice_running"] is not None
+    for name in ("gamma_sd", "gamma_small", "batch_mate_noise", "statistics_distance",
+                 "variance_shift", "window_sensitivity"):  # fmt: skip
+        assert stored[name] is None, name
+    assert stored["costs"]["folded_seconds"] == stored["costs"]["inference_seconds"]
+
+
+def test_where_one_window_has_no_statistics_there_are_no_own_ones(phantoms, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    flags = {**SETTINGS, "model.network.strides": "[[1, 1, 1], [16, 16, 16]]"}
+    flags |= {"data.batch_size": "4", "data.manifest": phantoms, "run_dir": run_dir}
+    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    assert main(["fit", *words]) == 0
+    found = measure_after(run_dir, cases=1, patches=2)
+    assert found["dice_running"] is not None
+    assert found["dice_own"] is None
+    assert found["batch_mate_noise"] > 0
+    capsys.readouterr()
+    assert main(["doctor", "--run", str(run_dir)]) == 2
+    told = capsys.readouterr().err
+    assert "a case has no statistics of its own" in told
+    assert "Traceback" not in told
 
 
 def test_the_run_is_left_as_it_was(trained):
