@@ -22,8 +22,9 @@ from medseg.core.runs import write_json
 from medseg.networks.norms import NORMS
 from medseg.networks.unet import Architecture, UNet
 from medseg.study.backends import benchmark_backends
+from medseg.study.costs import benchmark_costs
 from medseg.study.limits import benchmark_limits
-from medseg.study.options import BenchmarkOptions
+from medseg.study.options import MAX_WARMUP, BenchmarkOptions
 from medseg.study.peers import benchmark_peer
 from medseg.study.reading import benchmark_reading
 from medseg.study.rule_simulation import benchmark_recommendation
@@ -33,7 +34,6 @@ from medseg.training.loss import supervised_loss
 from medseg.training.module import Optimization, SegmentationModule
 
 CLASSES = 3
-MAX_WARMUP = 10
 ROUNDS = 3
 """Bare and Lightning loops alternate this often, so that a drift of the machine meets both."""
 
@@ -84,6 +84,7 @@ def benchmark(options: BenchmarkOptions) -> int:
         return benchmark_limits(options)
     others = {
         "backends": benchmark_backends,
+        "costs": benchmark_costs,
         "training": benchmark_training,
         "recommendation": benchmark_recommendation,
     }

@@ -21,6 +21,9 @@ SUPPORTED: Decision = "supported"
 NOT_SUPPORTED: Decision = "not supported"
 NOT_DECIDABLE: Decision = "not decidable"
 
+MOST_TOLD = 4
+"""Contrasts behind a verdict that are told with it."""
+
 MORE_SEEDS = "more values of grid.seed"
 
 
@@ -63,9 +66,10 @@ class Row:
         """The contrast in words."""
         interval = "" if math.isnan(self.low) else f" [{self.low:.3g}, {self.high:.3g}]"
         p = "" if math.isnan(self.p) else f", p = {self.p:.2g}"
+        value = "unknown" if math.isnan(self.value) else f"{self.value:.3g}"
         return (
             f"{self.quantity} against {self.against} at batch size {self.batch_size}: "
-            f"{self.value:.3g}{interval} ({self.n} {self.of}{p}; {self.decision})"
+            f"{value}{interval} ({counted(self.n, self.of)}{p}; {self.decision})"
         )
 
 
@@ -106,12 +110,16 @@ def conclude(name: str, statement: str, rows: Iterable[Row], setting: str) -> Cl
     looked_at = [row for row in primary if row.against == NONE] or primary
     decisions = {row.decision for row in looked_at}
     n, of = min(((row.n, row.of) for row in looked_at), default=(0, "seeds"))
-    verdict: str = f"{NOT_DECIDABLE} with n = {n} {of}"
+    verdict: str = f"{NOT_DECIDABLE} with n = {counted(n, of)}"
     if NOT_SUPPORTED in decisions:
         verdict = NOT_SUPPORTED
     elif SUPPORTED in decisions:
         verdict = SUPPORTED
-    told = "; ".join(row.words for row in looked_at)
+    # What decided comes first; a few are enough, all being in the rows.
+    ordered = sorted(looked_at, key=lambda row: row.decision != verdict)
+    told = "; ".join(row.words for row in ordered[:MOST_TOLD])
+    if (more := len(ordered) - MOST_TOLD) > 0:
+        told += f"; and {more} more"
     if verdict in (SUPPORTED, NOT_SUPPORTED):
         because = f"{told}."
     elif told:
@@ -119,6 +127,11 @@ def conclude(name: str, statement: str, rows: Iterable[Row], setting: str) -> Cl
     else:
         because = f"The study did not measure it: {setting}."
     return Claim(name, statement, found, verdict, because)
+
+
+def counted(n: int, of: str) -> str:
+    """Return a number of things in words; `of` is their plural."""
+    return f"{n} {of.removesuffix('s') if n == 1 else of}"
 
 
 def decide(low: float, high: float, claimed: int, margin: float = 0.0) -> Decision:

@@ -21,6 +21,9 @@ from medseg.study.outcomes import Outcome, Study
 
 View = Literal["samples", "steps", "seconds"]
 
+VIEWS_OF_BUDGET: tuple[View, ...] = ("samples", "steps")
+"""Budgets that are equal for all trainings of a study; the other one is read from the curves."""
+
 
 def horizon(runs: Sequence[Outcome], view: View) -> float | None:
     """Return the largest count that every finished run reached; None without curves."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -17,7 +17,8 @@ from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
 from medseg.study.hours import predicted_hours
 from medseg.study.options import StudyOptions
-from medseg.study.planned import Planned, manifest_of, plan_runs
+from medseg.study.planned import Plan, manifest_of, plan_runs
+from medseg.study.profiles import read_profile
 from medseg.study.resolving import resolved
 
 log = logging.getLogger("medseg")
@@ -30,7 +31,8 @@ def study(options: StudyOptions) -> int:
         OptionError: If the study cannot be read, or its folder holds another one.
     """
     runs = _runs(options)
-    planned = plan_runs(runs, options.output, options.skip_impossible)
+    plan = plan_runs(runs, options.output, options.skip_impossible)
+    planned = plan.runs
     mine = [entry for place, entry in enumerate(planned) if parse_shard(options.shard).takes(place)]
     for entry in mine:
         log.info("%-11s %s", entry.state, entry.run.name)
@@ -50,7 +52,7 @@ def study(options: StudyOptions) -> int:
         if not entry.is_done and entry.record.get("status") != "failed"
     ]
     if not others:
-        status = max(status, _finish(planned, options.output))
+        status = max(status, _finish(plan, options.output))
     elif not failed or not options.fail_fast:
         log.info("%d runs are left to other shares: no report yet", len(others))
     _tell(failed)
@@ -59,7 +61,7 @@ def study(options: StudyOptions) -> int:
     return status
 
 
-def _finish(planned: Sequence[Planned], output: Path) -> int:
+def _finish(plan: Plan, output: Path) -> int:
     """Gather and report, one process at a time; after SIGTERM the next start does it anew."""
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -68,7 +70,7 @@ def _finish(planned: Sequence[Planned], output: Path) -> int:
     before = signal.signal(signal.SIGTERM, end)
     try:
         with alone(output, threading.Event()):
-            return finish(planned, output)
+            return finish(plan, output)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -81,6 +83,13 @@ def _tell(failed: Mapping[str, str]) -> None:
 def _runs(options: StudyOptions) -> list[Run]:
     if missing := [str(path) for path in options.config if not path.is_file()]:
         raise OptionError(f"--config: no such file: {', '.join(missing)}.")
+    if options.samples is not None and options.profile is None:
+        raise OptionError("--samples goes with --profile.")
+    if options.profile is not None:
+        if any(map(is_study, options.config)):
+            raise OptionError("--profile takes configuration files of medseg fit, not a study.")
+        manifest = manifest_of(resolved(Run({}, options.config))["data"])
+        return read_profile(options.profile, options.config, manifest, options.samples)
     if is_study(options.config[0]):
         if len(options.config) > 1:
             raise OptionError("--config takes one study, or configuration files of medseg fit.")

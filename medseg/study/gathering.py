@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +12,25 @@ from medseg.report.options import ReportOptions
 from medseg.report.pages import write_report
 from medseg.report.sources import Source, read_source
 from medseg.study.cells import cell_of, write_cells
+from medseg.study.norm_page import PAGE, compares_norms, write_norm_page
 from medseg.study.out_of_fold import collect
-from medseg.study.planned import Planned, manifest_of
+from medseg.study.planned import Plan, Planned, manifest_of
 from medseg.study.words import preface
 
+log = logging.getLogger("medseg")
 
-def finish(planned: Sequence[Planned], output: Path) -> int:
+MOST_REPORTED = 24
+"""Runs on report.html; a study of norms has more, and study.html sums them up."""
+
+
+def finish(plan: Plan, output: Path) -> int:
     """Gather the out-of-fold predictions of each variant, and report on all.
 
     Returns:
         0, or 3 if a fold of a variant is missing or a case could not be scored.
     """
-    if not any(entry.state == "scored" for entry in planned):
+    planned = plan.runs
+    if not any(entry.is_done for entry in planned):
         return 0
     variants: dict[str, list[Planned]] = {}
     for entry in planned:
@@ -39,8 +47,15 @@ def finish(planned: Sequence[Planned], output: Path) -> int:
             sources.append(_pooled(place, f"{title}{_share(scored, entries)}", scored))
     cells = [cell_of(entry) for entry in planned]
     write_cells(cells, output)
-    page = ReportOptions(runs=(), output=output / "report.html")
-    write_report(page, sources, preface(variants, cells))
+    if compares_norms(plan):
+        write_norm_page(plan, output)
+        log.info("which norm: %s", output / PAGE)
+    if len(sources) > MOST_REPORTED:
+        log.info("no report.html: it would show %d runs; `medseg report --runs` takes some of them",
+                 len(sources))  # fmt: skip
+    elif sources:
+        page = ReportOptions(runs=(), output=output / "report.html")
+        write_report(page, sources, preface(variants, cells))
     return status
 
 

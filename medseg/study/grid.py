@@ -66,8 +66,9 @@ def read_study(path: Path) -> list[Run]:
     """Return the runs of a study's YAML.
 
     Keys: `config`, files of `medseg fit` relative to this one; `fixed`, flags and their values;
-    `grid`, flags and lists of values, of which every combination is a run; `seeds`, short for the
-    grid's seed; `exclude`, a list of combinations to be left out, each named by some of its values;
+    `grid`, flags and lists of values, of which every combination is a run; `variants`, a list of
+    flags and their values, each made alone with every combination; `seeds`, short for the grid's
+    seed; `exclude`, a list of combinations to be left out, each named by some of its values;
     `train`, `choose` and `report`, the roles of folds; `budget`, the `samples` or `steps` of each
     training and its `validations`; `probes`, whether trainings are watched and their networks
     measured; `name`, for people.
@@ -78,6 +79,19 @@ def read_study(path: Path) -> list[Run]:
     content = load_yaml(path)
     if not isinstance(content, dict):
         raise OptionError(f"{path} must hold the keys {', '.join(KEYS)}.")
+    return runs_of(content, path)
+
+
+def runs_of(content: Mapping[str, Any], path: Path) -> list[Run]:
+    """Return the runs of the content of a study's YAML; see `read_study`.
+
+    Args:
+        content: The YAML.
+        path: Where it lies: files are relative to it.
+
+    Raises:
+        OptionError: With every problem of the content.
+    """
     content = _with_seeds(content)
     if found := wrong_study(content):
         raise OptionError(problems(path, found))
@@ -90,7 +104,9 @@ def read_study(path: Path) -> list[Run]:
     config = tuple(path.parent / name for name in content.get("config") or [])
     if missing := [str(file) for file in config if not file.is_file()]:
         raise OptionError(problems(path, [f"config {name}: no such file" for name in missing]))
-    cells = (dict(zip(grid, row, strict=True)) for row in itertools.product(*grid.values()))
+    rows = [dict(zip(grid, row, strict=True)) for row in itertools.product(*grid.values())]
+    variants = map(full, content.get("variants") or [{}])
+    cells = ({**variant, **row} for variant in variants for row in rows)
     kept = (cell for cell in cells if not any(map(cell_is(cell), exclude)))
     runs = []
     for cell in kept:
@@ -106,7 +122,7 @@ def read_study(path: Path) -> list[Run]:
 def cell_is(cell: Mapping[str, Any]) -> Any:
     """Return the test whether a part of a cell belongs to this one."""
     return lambda part: all(
-        canonical(cell[flag]) == canonical(value) for flag, value in part.items()
+        flag in cell and canonical(cell[flag]) == canonical(value) for flag, value in part.items()
     )
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+MAX_WARMUP = 10
+"""Steps of a benchmark that are not timed, at most."""
+
 
 @dataclass(frozen=True)
 class DemoOptions:
@@ -45,7 +48,9 @@ class BenchmarkOptions:
             weights by `medseg predict` and by nnU-Net; memory labels a volume of 512 x 512 x 800
             voxels in 100 classes within 4 GiB; endurance labels 2000 small cases, or `cases`;
             recommendation applies the rule of studies to `steps` simulated ones of each kind, whose
-            truth is known.
+            truth is known; costs measures training step, memory and inference, raw and folded, of
+            each norm in each of `precisions`, `formats` and `widths`, and draws them on a page
+            beside `output`.
         run: Run directory of a training (nnunet).
         checkpoint: best, last, or the path of a checkpoint of it (nnunet).
         input: A folder of images or a manifest (nnunet). With a manifest the Dice of cases that did
@@ -55,6 +60,9 @@ class BenchmarkOptions:
         peer_python: Python of an environment with nnunetv2 (nnunet).
         predict_flags: Further flags of `medseg predict`, in one text, as in
             --predict_flags="--workers 2" (nnunet, memory, endurance).
+        precisions: As --trainer.precision of `medseg fit` (costs).
+        formats: Volumes with the channels last in memory, or first: contiguous (costs).
+        widths: Networks of so many times `channels` on every level (costs).
     """
 
     norms: tuple[str, ...] = ("none", "batch", "instance", "group", "layer")
@@ -73,6 +81,7 @@ class BenchmarkOptions:
         "memory",
         "endurance",
         "recommendation",
+        "costs",
     ] = "steps"
     run: Path | None = None
     checkpoint: str = "last"
@@ -81,6 +90,9 @@ class BenchmarkOptions:
     cases: int | None = None
     peer_python: Path | None = None
     predict_flags: str = ""
+    precisions: tuple[Literal["32-true", "bf16-mixed", "16-mixed"], ...] = ("32-true", "bf16-mixed")
+    formats: tuple[Literal["channels_last", "contiguous"], ...] = ("channels_last", "contiguous")
+    widths: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,13 @@ class StudyOptions:
         config: A study (YAML with a `grid`), or configuration files of `medseg fit` for a study of
             one variant.
         output: Folder of the runs, the out-of-fold predictions and the report.
+        profile: Compare norms on the data of --config: quick takes 6 norms at one batch size, 3
+            learning rates and one seed; standard 6 norms at 3 batch sizes, 3 rates and 3 seeds;
+            full 9 norms at 4 batch sizes, 5 rates and 5 seeds, with dropout and other initial
+            scales besides. The manifest's first fold is reported, its second one chooses, all
+            others train.
+        samples: Patches that each training of a profile sees; 1000 (quick), 4000 or 16000 if not
+            given.
         folds: Folds of a study of one variant, as in 0,1,2; all takes every fold that has files.
         workers: Runs side by side.
         threads: CPU threads of each run; 0 shares the cores among the workers.
@@ -104,6 +123,8 @@ class StudyOptions:
 
     config: tuple[Path, ...]
     output: Path
+    profile: Literal["quick", "standard", "full"] | None = None
+    samples: int | None = None
     folds: str = "all"
     workers: int = 1
     threads: int = 0

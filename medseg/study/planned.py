@@ -126,7 +126,35 @@ class Planned:
             yield [AFTER]
 
 
-def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) -> list[Planned]:
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that cannot be trained.
+
+    Attributes:
+        name: Of its folder.
+        settings: The resolved configuration.
+        reason: Why not, in words.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a study.
+
+    Attributes:
+        runs: That can be trained.
+        left_out: That cannot.
+    """
+
+    runs: list[Planned]
+    left_out: list[LeftOut]
+
+
+def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) -> Plan:
     """Return the runs with their configurations, all of them checked before any starts.
 
     Args:
@@ -137,29 +165,30 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
     Raises:
         OptionError: If runs cannot be built, or a run's folder holds what was asked otherwise.
     """
-    planned, impossible, changed, resolver = [], [], [], Resolver()
+    plan, changed, resolver = Plan([], []), [], Resolver()
     for run in runs:
         entry = Planned(run, RunFiles(output / "runs" / run.name), resolver.resolve(run))
         try:
             _check(entry)
         except MedsegError as error:
-            impossible.append(f"{run.name}: {error}")
+            plan.left_out.append(LeftOut(run.name, entry.settings, str(error)))
             continue
         asked = entry.record
         if asked and asked["digest"] != run.digest:
             changed.append(run.name)
-        planned.append(entry)
-    _tell_impossible(impossible, skip_impossible and bool(planned))
+        plan.runs.append(entry)
+    _tell_impossible(plan, skip_impossible)
     if changed:
         raise OptionError(
             f"{output} holds runs that were asked otherwise: {', '.join(changed[:5])}. "
             "Choose another --output, or undo the change of the configuration."
         )
-    return planned
+    return plan
 
 
-def _tell_impossible(found: Sequence[str], skip: bool) -> None:
-    if found and not skip:
+def _tell_impossible(plan: Plan, skip: bool) -> None:
+    found = [f"{cell.name}: {cell.reason}" for cell in plan.left_out]
+    if found and not (skip and plan.runs):
         raise OptionError(
             f"{problems('the study', found)}\nName such runs under `exclude`, or leave them out "
             "with --skip_impossible."

@@ -11,7 +11,9 @@ from medseg.study.roles import ROLES, wrong_roles
 from medseg.study.spending import wrong_budget
 from medseg.study.strict_yaml import canonical
 
-KEYS = ("name", "config", "fixed", "grid", "seeds", "exclude", "budget", "probes", *ROLES)
+KEYS = (
+    "name", "config", "fixed", "variants", "grid", "seeds", "exclude", "budget", "probes", *ROLES
+)  # fmt: skip
 
 
 def wrong_study(content: Mapping[str, Any]) -> list[str]:
@@ -31,17 +33,42 @@ def wrong_study(content: Mapping[str, Any]) -> list[str]:
             found.append(f"grid {name}: a list of values is needed; got {values!r}")
         elif len({canonical(value) for value in values}) < len(values):
             found.append(f"grid {name}: {values} names a value twice")
+    variants = content.get("variants")
+    found += wrong_variants(variants, full(grid))
     named = [SHORT_NAMES.get(name, name) for name in (*grid, *fixed)]
     twice = sorted({name for name in named if named.count(name) > 1})
     found += [f"{name} is named twice, in grid and fixed or by both of its names" for name in twice]
-    found += wrong_roles(content, set(named))
-    values = {**{name: [value] for name, value in full(fixed).items()}, **full(grid)}
-    found += wrong_budget(content, values)
+    asked = {**{name: [value] for name, value in full(fixed).items()}, **full(grid)}
+    varied = _varied(variants)
+    found += wrong_roles(content, {*asked, *varied})
+    found += wrong_budget(content, {**varied, **asked})
     if not isinstance(content.get("probes", False), bool):
         found.append(f"probes: true or false is needed; got {content['probes']!r}")
     if not isinstance(exclude, list):
         return [*found, f"exclude: a list of combinations is needed; got {exclude!r}"]
-    return found + [text for part in exclude for text in _wrong_exclusion(part, full(grid))]
+    choices = {**varied, **full(grid)}
+    return found + [text for part in exclude for text in _wrong_exclusion(part, choices)]
+
+
+def _varied(variants: Any) -> dict[str, list[Any]]:
+    """Return every flag of the variants with its values."""
+    found: dict[str, list[Any]] = {}
+    for variant in variants if isinstance(variants, list) else []:
+        for flag, value in (full(variant) if _is_flags(variant) else {}).items():
+            found.setdefault(flag, []).append(value)
+    return found
+
+
+def wrong_variants(variants: Any, grid: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the list of changes, of which each is made alone."""
+    if variants is None:
+        return []
+    if not isinstance(variants, list) or not variants or not all(map(_is_flags, variants)):
+        return [f"variants: a list of flags and their values is needed; got {variants!r}"]
+    both = sorted({flag for variant in variants for flag in full(variant)} & set(grid))
+    found = [f"{flag} is named in variants and in grid" for flag in both]
+    twice = [variant for variant in variants if len(full(variant)) < len(variant)]
+    return found + [f"variants {variant!r} gives a flag by both of its names" for variant in twice]
 
 
 def _is_flags(content: Any) -> bool:

@@ -43,9 +43,7 @@ def test_a_compiled_training_ends_with_the_checkpoint_of_a_plain_one(
     found = {}
     for name in ("true", "false"):
         run = tmp_path / name
-        # With averaged weights and the range test, which trains a copy of the module.
         flags = fit_flags(phantoms, run, trainer__max_epochs="1", model__ema_decay="0.9")
-        flags += ["--find_learning_rate", "true"] if name == "true" else []
         assert main(["fit", *flags, "--model.compile", name]) == 0
         found[name] = weights(run)
     assert list(found["true"]) == list(found["false"])

@@ -90,7 +90,7 @@ def test_a_diverged_run_is_censored_too():
 
 def test_one_seed_decides_no_speed_and_the_setting_is_named():
     claim = faster(study([*trained("batch", jittered(FAST, 1)), *trained("none", jittered(SLOW, 1))]))  # fmt: skip
-    assert claim.verdict == "not decidable with n = 1 seeds"
+    assert claim.verdict == "not decidable with n = 1 seed"
     assert "grid.seed" in claim.because
 
 

@@ -8,7 +8,7 @@ from medseg.core.runs import RunFiles, write_json
 from medseg.study import execute
 from medseg.study.grid import Run
 from medseg.study.options import StudyOptions
-from medseg.study.planned import Planned
+from medseg.study.planned import Plan, Planned
 
 
 class Crew:
@@ -31,8 +31,8 @@ def study(tmp_path, monkeypatch):
     entries = [Planned(run, RunFiles(tmp_path / "runs" / run.name), {}) for run in runs]
     gathered = []
     monkeypatch.setattr(execute, "_runs", lambda _: runs)
-    monkeypatch.setattr(execute, "plan_runs", lambda *_: entries)
-    monkeypatch.setattr(execute, "finish", lambda planned, _: gathered.append(planned) or 0)
+    monkeypatch.setattr(execute, "plan_runs", lambda *_: Plan(entries, []))
+    monkeypatch.setattr(execute, "finish", lambda plan, _: gathered.append(plan.runs) or 0)
 
     def run(failures, **more):
         monkeypatch.setattr(execute, "Crew", type("Failing", (Crew,), {"failures": failures}))

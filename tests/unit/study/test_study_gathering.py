@@ -16,7 +16,7 @@ from medseg.evaluation.options import EvaluateOptions
 from medseg.study import execute
 from medseg.study.gathering import finish
 from medseg.study.grid import Run
-from medseg.study.planned import Planned
+from medseg.study.planned import Plan, Planned
 
 FOLDS, CASES = 3, 2
 
@@ -90,7 +90,7 @@ def summary(tmp_path):
 
 def test_the_page_leads_with_the_pooled_score_and_folds_are_no_rivals(manifest, entries, tmp_path):
     scored(manifest, entries[2], 2)
-    assert finish(entries, tmp_path / "out") == 0
+    assert finish(Plan(entries, []), tmp_path / "out") == 0
     found = summary(tmp_path)
     pooled = (1 + 6 / 7 + 2 / 3) / 3
     assert found["foreground"]["dice"]["mean"] == pytest.approx(pooled)
@@ -104,7 +104,7 @@ def test_the_page_leads_with_the_pooled_score_and_folds_are_no_rivals(manifest, 
 def test_a_missing_fold_is_named_on_the_page_and_in_the_scores(entries, tmp_path):
     entries[2].files.run_dir.mkdir(parents=True)
     entries[2].note(status="failed", command="fit", exit_code=2, last_line="loss is no number")
-    assert finish(entries, tmp_path / "out") == 3
+    assert finish(Plan(entries, []), tmp_path / "out") == 3
     found = summary(tmp_path)
     assert found["missing_folds"] == {"2": "fit ended with status 2"}
     assert sorted(found["cases"]["failed"]) == ["c20", "c21"]
@@ -115,9 +115,9 @@ def test_a_missing_fold_is_named_on_the_page_and_in_the_scores(entries, tmp_path
 
 
 def test_gathering_again_replaces_what_another_share_gathered(manifest, entries, tmp_path):
-    finish(entries, tmp_path / "out")
+    finish(Plan(entries, []), tmp_path / "out")
     scored(manifest, entries[2], 2)
-    assert finish(entries, tmp_path / "out") == 0
+    assert finish(Plan(entries, []), tmp_path / "out") == 0
     place = tmp_path / "out" / "oof"
     assert len(list((place / "predictions").glob("*.nii.gz"))) == FOLDS * CASES
     assert not list(place.glob(".predictions-*"))
@@ -129,9 +129,9 @@ def test_sigterm_while_gathering_ends_with_143_and_the_next_start_completes(
     with monkeypatch.context() as patch:
         patch.setattr(execute, "finish", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit) as end:
-            execute._finish(entries, tmp_path / "out")
+            execute._finish(Plan(entries, []), tmp_path / "out")
     assert end.value.code == 143
-    assert execute._finish(entries, tmp_path / "out") == 3
+    assert execute._finish(Plan(entries, []), tmp_path / "out") == 3
     assert (tmp_path / "out" / "report.html").is_file()
 
 
@@ -142,7 +142,7 @@ def test_the_summary_lists_the_score_for_choosing_and_the_scores_reported(manife
     scored(manifest, Planned(run, place, {"data": data}), 3)
     place.curves.write_text("epoch,val/dice\n0,0.5\n1,0.75\n2,\n")
     entry = Planned(run, place, {"data": {**data, "fold": 0}})
-    assert finish([entry], tmp_path / "out") == 0
+    assert finish(Plan([entry], []), tmp_path / "out") == 0
     with (tmp_path / "out" / "cells.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["choosing_fold"], row["choosing_dice"]) == ("0", "0.75")

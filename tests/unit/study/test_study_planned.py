@@ -51,7 +51,7 @@ def test_they_are_left_out_by_name_where_that_is_asked(study, tmp_path, caplog):
     runs = study({"model.norm_groups": [8, 3]}, fixed={"norm": "group"})
     with caplog.at_level(logging.WARNING, logger="medseg"):
         planned = plan_runs(runs, tmp_path / "out", skip_impossible=True)
-    assert [entry.run.name for entry in planned] == ["model.norm_groups=8"]
+    assert [entry.run.name for entry in planned.runs] == ["model.norm_groups=8"]
     assert "left out model.norm_groups=3" in caplog.text
 
 

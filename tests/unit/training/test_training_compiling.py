@@ -1,5 +1,7 @@
 """The compiled forward: the same numbers from the same weights, or a refusal in words."""
 
+import copy
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from medseg.core.errors import OptionError
 from medseg.networks.unet import Architecture, UNet
 from medseg.training import compiling
 from medseg.training.compiling import training_forward
+from medseg.training.module import SegmentationModule
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +64,20 @@ def test_it_is_refused_in_words_where_no_compiler_is_there(monkeypatch):
     with pytest.raises(OptionError, match="triton"):
         training_forward(network(), True, "cuda")
     training_forward(network(), True, "cpu")
+
+
+def test_a_copy_of_the_module_trains_its_own_network():
+    # As the range test of the learning rate does.
+    task = {"channel_names": ["image"], "labels": {"background": 0, "organ": 1},
+            "patch_size": [8, 8, 8], "batch_size": 1}  # fmt: skip
+    module = SegmentationModule(network=Architecture(channels=[8, 16]), task=task, compile=True)
+    other = copy.deepcopy(module)
+    assert other._heads.__self__ is other.network
+    module.on_fit_start()
+    other.on_fit_start()
+    for mine in (module, other):
+        mine.network.zero_grad()
+        mine._heads(torch.randn(1, 1, 8, 8, 8))[0].sum().backward()
+        assert mine.network.logits[-1].weight.grad is not None
+        mine.network.zero_grad()
+    assert list(module.state_dict()) == list(other.state_dict())

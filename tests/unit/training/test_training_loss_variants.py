@@ -1,6 +1,7 @@
 """Variants of the loss: the default is what it was, each variant is its formula."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from torch.nn import functional as F
 
 from medseg.core.errors import OptionError
 from medseg.data.transforms import IGNORE_INDEX
+from medseg.networks.unet import Architecture
 from medseg.training import loss as losses
 from medseg.training.loss import SMOOTH, Loss, dice_ce, supervised_loss
+from medseg.training.module import SegmentationModule
 
 
 def example(dtype=torch.float32, samples=2):
@@ -174,3 +177,21 @@ def test_the_gradient_of_each_variant_is_that_of_its_values(loss):
 def test_impossible_weights_are_refused(wrong):
     with pytest.raises(OptionError, match=r"model\.loss needs weights >= 0"):
         Loss(**wrong)
+
+
+def test_training_and_validation_minimize_what_was_asked_for(monkeypatch):
+    loss = Loss(dice_weight=0.0, entropy_weight=2.0)
+    task = {"channel_names": ["image"], "labels": {"background": 0, "organ": 1},
+            "patch_size": [8, 8, 8], "batch_size": 1}  # fmt: skip
+    module = SegmentationModule(network=Architecture(channels=[8, 16]), loss=loss, task=task)
+    monkeypatch.setattr(module, "_trainer", SimpleNamespace(world_size=1))
+    monkeypatch.setattr(module, "log", lambda *_args, **_settings: None)
+    image, label = torch.randn(1, 1, 8, 8, 8), torch.randint(0, 2, (1, 8, 8, 8))
+    batch = {"image": image, "label": label, "case_id": ["one"]}
+    expected = supervised_loss(module.network.heads(image), label, loss=loss).item()
+    assert module.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-5)
+    module.eval()
+    with torch.no_grad():
+        module.validation_step(batch, 0)
+        entropy = F.cross_entropy(module.network(image), label).item()
+    assert module._scores["one"][0].item() == pytest.approx(2 * entropy, rel=1e-4)

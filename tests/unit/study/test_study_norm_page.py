@@ -1,0 +1,102 @@
+"""The page of a study of norms, from outcomes made by hand."""
+
+from dataclasses import replace
+from html import unescape
+
+import pytest
+from outcomes_builder import curve, noisy, outcome, study
+
+from medseg.study import norm_figures, norm_run_figures
+from medseg.study.claims import judge_claims
+from medseg.study.measurements import CaseScores, Probes
+from medseg.study.norm_page import interval, number, render
+from medseg.study.recommendation import recommend_all
+
+
+def page(table):
+    return render(table, recommend_all(table), judge_claims(table), [("Device", "a <b>")])
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A study of three norms, two batch sizes, two rates and three seeds, one run diverged."""
+    parts = [noisy({"batch": 0.02, "group": 0.02, "none": 0}, batch_size=size, rate=rate,
+                   choosing=0.8 + rate, curve=curve((0.3, 0.6, 0.8 + rate), batch_size=size))
+             for size in (1, 8) for rate in (1e-3, 1e-2)]  # fmt: skip
+    rows = [o for part in parts for o in part.outcomes]
+    kept = Probes(dice_running=0.7, dice_precise=0.75, dice_own=0.8, statistics_distance=0.3)
+    rows = [replace(o, probes=kept) if o.norm == "batch" else o for o in rows]
+    bad = {"status": "diverged", "reason": "the loss & more", "choosing": 0.0}
+    rows = [replace(o, **bad) if o.norm == "none" and o.learning_rate == 1e-2 else o for o in rows]
+    return study(rows)
+
+
+@pytest.fixture(scope="module")
+def html(whole):
+    """Its page."""
+    return page(whole)
+
+
+def test_the_page_begins_with_the_answer_for_every_batch_size(whole, html):
+    head = unescape(html[: html.index("<h2>")])
+    for recommendation in recommend_all(whole).values():
+        assert recommendation.verdict in head
+    assert "At batch size 1" in head
+    assert "At batch size 8" in head
+    assert "36, of which 6 diverged" in head
+
+
+def test_every_claim_has_its_verdict_and_its_numbers(whole, html):
+    for claim in judge_claims(whole):
+        assert claim.statement in html
+    assert html.count("<details><summary>Numbers:") == sum(
+        bool(claim.rows) for claim in judge_claims(whole)
+    )
+
+
+def test_text_of_the_data_is_no_markup(html):
+    assert "a &lt;b&gt;" in html
+    assert "the loss &amp; more" in html
+    assert "<script" not in html
+
+
+def test_all_figures_are_in_it(html):
+    assert html.count('<img src="data:image/svg') == 8
+
+
+def test_one_seed_is_descriptive_only():
+    table = noisy({"batch": 0.02, "group": 0}, seeds=1)
+    assert "descriptive only" in page(table)
+
+
+def test_a_study_without_a_scored_run_says_so():
+    html = page(study([outcome("batch", status="failed", reason="no disk"), outcome("none")]))
+    assert "No norm can be recommended" in html
+    assert "no disk" in html
+
+
+def test_figures_need_something_to_draw():
+    bare = study([outcome("batch", [0.5, 0.6])])
+    assert norm_figures.dice_by_batch_size(bare) is None  # one batch size
+    assert norm_figures.three_modes(bare) is None
+    assert norm_figures.heat_map(bare) is None  # one cell
+    assert norm_run_figures.dice_by_rate(bare) is None
+    assert norm_run_figures.curves_by_samples(bare) is None
+    assert norm_run_figures.differences(bare) is None  # one norm
+
+
+def test_a_case_without_a_score_leaves_the_figure_whole(whole):
+    rows = [
+        replace(o, scores=CaseScores((float("nan"), *o.scores.dice[1:]))) for o in whole.outcomes
+    ]
+    assert norm_run_figures.differences(replace(whole, outcomes=tuple(rows)))
+
+
+def test_numbers_as_a_table_shows_them():
+    assert number(None) == number(float("nan")) == number(float("inf")) == "–"
+    assert number(0.1234) == "0.123"
+    assert number(0.00012) == "0.00012"
+    assert number(0) == "0.000"
+    assert interval(0.1, 0.05, 0.2, True) == "+0.100 [+0.050, +0.200]"
+    assert interval(0.1, float("nan"), float("nan")) == "0.100"
+    assert interval(float("nan"), 0, 0) == "–"
