@@ -43,10 +43,11 @@ def parameter_spread(network: nn.Module) -> dict[str, float | None]:
 
 @torch.no_grad()
 def variance_shift(patient: Patient) -> float | None:
-    """Return the largest ratio over norms of an input's variance in evaluation to that in training.
+    """Return how far the variance of a norm's input in evaluation is from that in training.
 
-    Dropout in training makes them differ (Li 2019, arXiv 1801.05134), and so does a norm before
-    that evaluates with other statistics. None without norms.
+    The larger over the smaller, at the norm where they differ most. Dropout makes them differ (Li
+    2019, arXiv 1801.05134), and so does a norm before that evaluates with other statistics. None
+    without norms.
     """
     network = patient.network
     layers = norm_layers(network)
@@ -63,7 +64,8 @@ def variance_shift(patient: Patient) -> float | None:
     finally:
         network.eval()
     evaluation = _input_variances(network, layers, batches)
-    ratios = [evaluation[name] / training[name] for name in layers if training[name] > 0]
+    pairs = [sorted((evaluation[name], training[name])) for name in layers]
+    ratios = [larger / smaller for smaller, larger in pairs if smaller > 0]
     return max((ratio for ratio in ratios if math.isfinite(ratio)), default=math.nan)
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ import torch
 from medseg.cli import main
 from medseg.networks.checkpoint import load_content
 from medseg.networks.norms import NORMS
+from medseg.networks.unet import Architecture, UNet
 from medseg.study.after import measure_after
-from medseg.study.after_layers import norm_layers
+from medseg.study.after_layers import norm_layers, parameter_spread, variance_shift
 from medseg.study.doctor import examine
 from medseg.study.doctor_options import DoctorOptions
 from medseg.study.doctor_patient import admit
@@ -26,6 +28,7 @@ SETTINGS = {
     "model.network.dropout": "0.3",
     "model.norm_groups": "4",
     "model.learn_postprocessing": "false",
+    "model.overlap": "0",
     "trainer.accelerator": "cpu",
     "trainer.devices": "1",
     "trainer.max_epochs": "1",
@@ -49,7 +52,7 @@ def trained(phantoms, tmp_path_factory):
     return train
 
 
-FEW = {"none", "batch", "group_ws"}
+FEW = {"batch", "group_ws"}
 """All others take minutes together."""
 
 
@@ -57,7 +60,10 @@ FEW = {"none", "batch", "group_ws"}
     "norm", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in sorted(NORMS)]
 )
 def test_every_norm_is_measured_whole(norm, trained):
+    checkpoint = trained(norm) / "checkpoints" / "last.ckpt"
+    before = checkpoint.read_bytes()
     found = measure_after(trained(norm), cases=1, patches=2)
+    assert checkpoint.read_bytes() == before
     wanted = {field.name for field in fields(Probes)} - WATCHED
     assert wanted <= set(found)
     assert set(found["costs"]) == {field.name for field in fields(Costs)}
@@ -94,13 +100,30 @@ def test_the_numbers_are_the_doctors(trained):
     assert set(found["invariance"]) == {altered.name for altered in seen.altered}
 
 
-def test_dropout_shifts_the_variance_and_nothing_else_does(trained, phantoms, tmp_path):
-    assert measure_after(trained("batch"), cases=1, patches=2)["variance_shift"] != 1
-    flags = {**SETTINGS, "model.network.dropout": "0", "data.manifest": phantoms}
-    flags |= {"run_dir": tmp_path / "run", "model.norm": "instance"}
-    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-    assert main(["fit", *words]) == 0
-    assert measure_after(tmp_path / "run", cases=1, patches=2)["variance_shift"] == 1.0
+class Patches:
+    """Training data of random patches."""
+
+    batch_size = 2
+
+    def population(self, batches):
+        """Yield batches of patches."""
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(batches):
+            yield torch.randn((2, 1, 16, 16, 16), generator=generator)
+
+
+def test_dropout_shifts_the_variance_and_nothing_else_does():
+    def shift(dropout):
+        architecture = Architecture(channels=[8, 16], depth=1, decoder_depth=1, dropout=dropout)
+        network = UNet(1, 2, architecture, "instance", seed=0).eval()
+        patient = SimpleNamespace(network=network, data=Patches(), device=torch.device("cpu"))
+        found = variance_shift(patient)
+        assert not any(module.training for module in network.modules())
+        return found
+
+    assert shift(0.0) == 1.0
+    assert 1.1 < shift(0.5) < 2.5  # half the channels, twice as large: E[x²] doubles
+    assert shift(0.5) == shift(0.5)
 
 
 def test_weights_that_are_no_numbers_are_a_result(trained, tmp_path):
@@ -139,16 +162,21 @@ def test_where_one_window_has_no_statistics_there_are_no_own_ones(phantoms, tmp_
     assert "Traceback" not in told
 
 
-def test_the_run_is_left_as_it_was(trained):
-    checkpoint = trained("batch") / "checkpoints" / "last.ckpt"
-    before = checkpoint.read_bytes()
-    measure_after(trained("batch"), cases=1, patches=2)
-    assert checkpoint.read_bytes() == before
-
-
-def test_gammas_are_those_of_norms_and_not_of_convolutions(trained):
-    options = DoctorOptions(run=trained("batch"), checkpoint="last")
-    network = admit(options).network
+def test_gammas_are_those_of_norms_and_not_of_convolutions():
+    network = UNet(1, 2, Architecture(channels=[8, 16]), "batch")
     layers = norm_layers(network)
     assert len(layers) == 2 * 2 + 2  # two levels of the encoder, one of the decoder
-    assert not any(isinstance(layer, torch.nn.Conv3d) for layer in layers.values())
+    assert all(isinstance(layer, torch.nn.BatchNorm3d) for layer in layers.values())
+
+
+def test_gamma_and_beta_are_described_over_all_channels():
+    network = UNet(1, 2, Architecture(channels=[8, 16], depth=1, decoder_depth=1), "group")
+    first, *rest = norm_layers(network).values()
+    with torch.no_grad():
+        first.weight[:4], first.bias[:] = 0.005, 0.5
+    gammas = torch.cat([first.weight, *[layer.weight for layer in rest]]).detach()
+    betas = torch.cat([first.bias, *[layer.bias for layer in rest]]).detach()
+    found = parameter_spread(network)
+    assert found["gamma_small"] == pytest.approx(4 / len(gammas))
+    assert found["gamma_sd"] == pytest.approx(float(gammas.std()))
+    assert found["beta_sd"] == pytest.approx(float(betas.std()))
