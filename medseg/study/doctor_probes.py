@@ -59,7 +59,7 @@ class WindowChange:
         changed: Share of voxels that get another class.
         dice: Mean Dice over cases with the change.
         against: Its difference to the windows of the training.
-        same: Whether it changes no window: these images are no larger.
+        same: Whether it changes no window, since these images are small.
     """
 
     name: str

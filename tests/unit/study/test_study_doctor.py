@@ -173,6 +173,10 @@ def test_the_page_holds_the_finding_and_the_numbers():
                  '<td class="num">0</td>'):  # fmt: skip
         assert text in page, text
     assert "keeps no running statistics" in render(replace(found, modes=None, layers=()))
+    assert "/data/runs/&lt;b&gt;" in page
+    assert "the same windows" not in page
+    same = replace(found, windows=(replace(found.windows[0], same=True),))
+    assert "overlap 0.25 (the same windows on these images)" in render(same)
 
 
 @pytest.fixture(scope="module", params=["batch", "instance"])
@@ -204,6 +208,9 @@ def test_a_run_is_examined_and_recalibrated(run, phantoms, tmp_path, capsys):
     page = (tmp_path / "doctor.html").read_text()
     assert f"{found['usual_dice']:.3f}" in page
     assert found["finding"].split("'")[0] in page
+    assert found["name"] == run.name
+    overlap = next(row for row in found["windows"] if row["name"].startswith("overlap"))
+    assert overlap["same"] == (overlap["logits"] == 0.0)
     assert len(found["cases"]) == 1
     assert [row["name"] for row in found["altered"]] == list(ALTERATIONS)
     assert (run / "checkpoints/best.ckpt").read_bytes() == before
