@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -15,9 +15,10 @@ from medseg.study.crew import Crew, alone
 from medseg.study.folds import cross_validation
 from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
-from medseg.study.hours import predicted_hours
+from medseg.study.hours import has_pace, predicted_hours
+from medseg.study.needs import Memory, seconds_by_batch_size, step_of
 from medseg.study.options import StudyOptions
-from medseg.study.planned import Plan, manifest_of, plan_runs
+from medseg.study.planned import Plan, Planned, manifest_of, plan_runs
 from medseg.study.profiles import read_profile
 from medseg.study.resolving import resolved
 
@@ -37,7 +38,7 @@ def study(options: StudyOptions) -> int:
     for entry in mine:
         log.info("%-11s %s", entry.state, entry.run.name)
     if options.dry_run:
-        log.info("%s", predicted_hours(planned, mine, options.workers))
+        _predict(planned, mine, options.workers)
         return 0
     crew = Crew(options)
     failed = crew.work([entry for entry in mine if not entry.is_done])
@@ -59,6 +60,17 @@ def study(options: StudyOptions) -> int:
     if others and failed and options.fail_fast:
         log.error("--fail_fast: %s failed; not done: %s", next(iter(failed)), ", ".join(others))
     return status
+
+
+def _predict(planned: Sequence[Planned], mine: Sequence[Planned], workers: int) -> None:
+    """Say how much memory and how many hours are left to spend."""
+    left = [entry for entry in mine if entry.state in ("new", "interrupted")]
+    jobs = {e.run.name: step_of(e.settings, manifest_of(e.settings["data"])) for e in left}
+    if jobs:
+        log.info("%s", Memory().words(jobs, workers))
+    known = has_pace(planned)
+    measured = {} if known or not jobs else seconds_by_batch_size(list(jobs.values()))
+    log.info("%s", predicted_hours(planned, left, workers, measured))
 
 
 def _finish(plan: Plan, output: Path) -> int:

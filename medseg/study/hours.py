@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,27 +12,34 @@ from medseg.study.planned import Planned
 UNKNOWN = "predicted hours: unknown until one run is done (or give trainer.max_time)"
 
 
-def predicted_hours(planned: Sequence[Planned], mine: Sequence[Planned], workers: int) -> str:
+def predicted_hours(
+    planned: Sequence[Planned],
+    left: Sequence[Planned],
+    workers: int,
+    measured: Mapping[int, float] | None = None,
+) -> str:
     """Say how many hours the trainings that are left take, and where that is known from.
 
     Args:
         planned: All runs of the study; the finished ones tell the seconds of a step.
-        mine: Those that are asked for.
+        left: Those that are not trained yet.
         workers: Runs side by side.
+        measured: Seconds of a bare step by batch size, where no run is finished.
     """
-    left = [entry for entry in mine if entry.state in ("new", "interrupted")]
     if not left:
         return "predicted hours: 0; every run is trained"
-    pace = _seconds_per_step([e.fitted for e in planned if e.state in ("trained", "scored")])
+    pace = _paces(planned) or dict(measured or {})
     limits = [_limit(entry.settings["trainer"].get("max_time")) for entry in left]
     unlimited = [e for e, limit in zip(left, limits, strict=True) if limit is None]
-    if unlimited and pace is None:
+    if unlimited and not pace:
         return UNKNOWN
     seconds = sum(limit for limit in limits if limit is not None)
-    seconds += sum(_steps(entry.settings) * (pace or 0) for entry in unlimited)
+    seconds += sum(_steps(e.settings) * _pace(pace, _batch_size(e)) for e in unlimited)
     sources = ["max_time"] if len(unlimited) < len(left) else []
     if unlimited:
-        sources.append(f"{pace:.3g} s a step in the finished runs")
+        shown = ", ".join(f"{pace[n]:.3g} s at batch size {n}" for n in sorted(pace))
+        how = "a step in the finished runs" if has_pace(planned) else "a bare step, measured now"
+        sources.append(f"{how}: {shown}")
     words = f"predicted hours: {seconds / 3600:.2f} for {len(left)} trainings"
     side_by_side = min(max(workers, 1), len(left))
     if side_by_side > 1:
@@ -40,10 +47,31 @@ def predicted_hours(planned: Sequence[Planned], mine: Sequence[Planned], workers
     return f"{words} (from {' and '.join(sources)})"
 
 
-def _seconds_per_step(fits: Sequence[dict[str, Any]]) -> float | None:
-    """Return the mean over the finished runs: those that are left are much like them."""
-    paces = [fit["seconds"] / fit["steps"] for fit in fits if fit.get("steps")]
-    return statistics.fmean(paces) if paces else None
+def has_pace(planned: Sequence[Planned]) -> bool:
+    """Return whether a finished run tells the seconds of a step."""
+    return bool(_paces(planned))
+
+
+def _paces(planned: Sequence[Planned]) -> dict[int, float]:
+    """Return the mean seconds of a step by batch size, validation included."""
+    found: dict[int, list[float]] = {}
+    for entry in planned:
+        fit = entry.fitted
+        if entry.state in ("trained", "scored") and fit.get("steps"):
+            found.setdefault(_batch_size(entry), []).append(fit["seconds"] / fit["steps"])
+    return {batch_size: statistics.fmean(paces) for batch_size, paces in found.items()}
+
+
+def _pace(paces: Mapping[int, float], batch_size: int) -> float:
+    """Return the seconds of a step; of another batch size they grow as its samples."""
+    if batch_size in paces:
+        return paces[batch_size]
+    nearest = min(paces, key=lambda known: abs(known - batch_size))
+    return paces[nearest] * batch_size / nearest
+
+
+def _batch_size(entry: Planned) -> int:
+    return int(entry.settings["data"]["batch_size"])
 
 
 def _steps(settings: dict[str, Any]) -> float:

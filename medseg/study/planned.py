@@ -15,6 +15,7 @@ from medseg.core.runs import RunFiles, write_json
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.study.flags import PROBES
 from medseg.study.grid import Run
+from medseg.study.needs import Memory, step_of
 from medseg.study.resolving import Resolver
 from medseg.training.callbacks import divergence_of
 
@@ -49,8 +50,16 @@ class Planned:
         if fitted and self.divergence and not kept:
             return "diverged"
         if fitted and (self.divergence or not fitted["interrupted"]):
-            return "trained" if any(self._rest()) else "scored"
+            return "scored" if self._is_scored and self._is_measured else "trained"
         return "interrupted" if kept else "new"
+
+    @property
+    def _is_scored(self) -> bool:
+        return self.files.scores.is_file()
+
+    @property
+    def _is_measured(self) -> bool:
+        return not self.run.fixed.get(PROBES) or self.files.after.is_file()
 
     @property
     def is_done(self) -> bool:
@@ -115,14 +124,14 @@ class Planned:
     def _rest(self) -> Iterator[list[str]]:
         """Yield the commands that follow the training and are left to do."""
         files = self.files
-        if not files.scores.is_file():
+        if not self._is_scored:
             # `last`: `best` was chosen on the very cases that are scored here.
             images = ["--input", *self.data[1:]]
             folder = ["--output", str(files.predictions)]
             yield ["predict", "--run", str(files.run_dir), "--checkpoint", "last", *images, *folder]
             scores = ["--predictions", str(files.predictions), "--output", str(files.scores)]
             yield ["evaluate", *scores, *self.data, "--workers", "1"]
-        if self.run.fixed.get(PROBES) and not files.after.is_file():
+        if not self._is_measured:
             yield [AFTER]
 
 
@@ -165,11 +174,11 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
     Raises:
         OptionError: If runs cannot be built, or a run's folder holds what was asked otherwise.
     """
-    plan, changed, resolver = Plan([], []), [], Resolver()
+    plan, changed, resolver, memory = Plan([], []), [], Resolver(), Memory()
     for run in runs:
         entry = Planned(run, RunFiles(output / "runs" / run.name), resolver.resolve(run))
         try:
-            _check(entry)
+            _check(entry, memory)
         except MedsegError as error:
             plan.left_out.append(LeftOut(run.name, entry.settings, str(error)))
             continue
@@ -197,8 +206,8 @@ def _tell_impossible(plan: Plan, skip: bool) -> None:
         log.warning("left out %s", text)
 
 
-def _check(entry: Planned) -> None:
-    """Check what can be known before a run starts: the network, its norm and the folds."""
+def _check(entry: Planned, memory: Memory) -> None:
+    """Check what can be known before a run starts: network and norm, folds, memory."""
     model, data = entry.settings["model"], entry.settings["data"]
     network = Architecture(**model["network"])
     groups, patch = model["norm_groups"], data["patch_size"]
@@ -206,6 +215,7 @@ def _check(entry: Planned) -> None:
     manifest = manifest_of(data)
     manifest.split(data["fold"], data["train_folds"])
     manifest.in_folds([entry.reported])
+    memory.check(step_of(entry.settings, manifest))
 
 
 def manifest_of(data: Mapping[str, Any]) -> Manifest:

@@ -77,7 +77,7 @@ def test_a_cell_that_cannot_be_built_is_left_out_by_name_and_a_failing_run_stops
     grid = {
         "norm": ["group", "instance"],
         "model.norm_groups": [8, 16],
-        "learning_rate": [1e-3, 1e30],
+        "learning_rate": [1e-3, -1.0],
     }
     more = {"exclude": [{"norm": "instance", "model.norm_groups": 16}], "fixed": {"fold": 0}}
     path = study_yaml(fit_yaml, grid, **more)
@@ -90,13 +90,17 @@ def test_a_cell_that_cannot_be_built_is_left_out_by_name_and_a_failing_run_stops
     assert (
         "left out norm=group,model.norm_groups=16,learning_rate=0.001: norm 'group' needs" in told
     )
-    assert "learning_rate=1e+30 failed: fit ended with status 2; see fit.log" in told
+    assert "learning_rate=-1.0 failed: fit ended with status 2; see fit.log" in told
     scored = sorted(file.parent.name for file in output.glob("runs/*/scores.csv"))
     assert scored == [
         "norm=group,model.norm_groups=8,learning_rate=0.001",
         "norm=instance,model.norm_groups=8,learning_rate=0.001",
     ]
     assert (output / "report.html").is_file()
+    page = (output / "study.html").read_text()
+    assert "another model.norm_groups" in page  # the cell that cannot be built, with its reason
+    assert "impossible" in page
+    assert json.loads((output / "claims.json").read_text())
 
 
 def test_an_unknown_flag_is_refused_before_any_work(fit_yaml, tmp_path, capsys):
