@@ -11,7 +11,7 @@ from medseg.inference.settings import Settings
 from medseg.networks.checkpoint import Trained
 from medseg.networks.norms import NORMS
 from medseg.networks.population import own_statistics, use_statistics
-from medseg.networks.unet import UNet, check_architecture
+from medseg.networks.unet import UNet
 from medseg.networks.window import SlidingWindow
 
 
@@ -38,9 +38,7 @@ def check_case_statistics(members: Sequence[Trained], settings: Settings) -> Non
             "without --compile."
         )
     for description in found:
-        patch = description.task["patch_size"]
-        plan, norm, groups = description.architecture, description.norm, description.norm_groups
-        check_architecture(plan, norm, groups, patch, 1)
+        description.check_own_statistics()
 
 
 def of_case(member: Trained, image: Tensor, window: SlidingWindow) -> UNet:

@@ -31,6 +31,7 @@ from medseg.io.write import label_dtype
 from medseg.networks.checkpoint import Trained
 from medseg.networks.devices import is_out_of_memory
 from medseg.networks.unet import UNet
+from medseg.networks.window import SlidingWindow
 
 Sink = Callable[[Box, NDArray[np.float16]], None]
 """Takes the probabilities, shape (classes, …), of a box of the case's grid."""
@@ -96,8 +97,9 @@ class Predictor:
         self.request = request_of(members, self.settings, self.device)
         self.rules = self.request.rules
         check_case_statistics(members, self.settings)
+        # With statistics of the case, each case makes networks anew.
         self._members = tuple(members) if self.settings.norm_statistics == "own" else ()
-        self._networks = [self._backend(member, member.network()) for member in members]
+        self._networks = [] if self._members else self._backends(members)
         self.label_values = np.asarray(list(self.descriptions[0].task["labels"].values()))
 
     @classmethod
@@ -120,6 +122,9 @@ class Predictor:
         """
         folders = [runs] if isinstance(runs, str | Path) else list(runs)
         return cls([load_model(Path(folder), checkpoint) for folder in folders], settings)
+
+    def _backends(self, members: Sequence[Trained]) -> list[Callable[[Tensor], Tensor]]:
+        return [self._backend(member, member.network()) for member in members]
 
     def _backend(self, member: Trained, network: UNet) -> Callable[[Tensor], Tensor]:
         settings, description = self.settings, member.description
@@ -239,7 +244,8 @@ class Predictor:
     def time_window(self) -> float:
         """Return the seconds that one window of each network takes, all together."""
         spent = 0.0
-        pairs = zip(self._networks, self.request.footprints, strict=True)
+        networks = self._networks or self._backends(self._members)
+        pairs = zip(networks, self.request.footprints, strict=True)
         with torch.inference_mode():
             for network, footprint in pairs:
                 shape = (1, footprint.channels, *footprint.window.roi_size)
@@ -249,7 +255,7 @@ class Predictor:
                     network(window).cpu()
                     seconds = time.perf_counter() - started
                 spent += seconds
-        return spent
+        return spent * (2 if self._members else 1)  # for its statistics, and for its labels
 
     def postprocess(self, prediction: Prediction) -> Prediction:
         """Return a prediction after the rules that the training has found to help.
@@ -290,17 +296,24 @@ class Predictor:
                 del logits, probabilities  # before the next ones are made
         return label, entropy
 
+    def _network(
+        self, place: int, image: Tensor, window: SlidingWindow
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the network of a place in the ensemble, for one case."""
+        if not self._members:
+            return self._networks[place]
+        member = self._members[place]
+        return self._backend(member, of_case(member, image, window))
+
     def _sources(self, opened: Opened, rung: Rung) -> list[Source]:
         images: dict[int, Tensor] = {}
         sources: list[Source] = []
-        members = zip(self._networks, self.request.footprints, opened.prepared, strict=True)
-        for network, footprint, case in members:
+        members = zip(self.request.footprints, opened.prepared, strict=True)
+        for place, (footprint, case) in enumerate(members):
             if id(case) not in images:
                 images[id(case)] = torch.from_numpy(case.image)[None].to(self.device)
             window = replace(footprint.window, sw_batch_size=rung.sw_batch_size)
-            if self._members:
-                member = self._members[len(sources)]
-                network = self._backend(member, of_case(member, images[id(case)], window))  # noqa: PLW2901
+            network = self._network(place, images[id(case)], window)
             sources.append(Source(network, window, images[id(case)], case.grid))
         return sources
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medseg.core.errors import CheckpointError
+from medseg.core.errors import CheckpointError, GeometryError
 from medseg.core.postprocessing import Postprocessing, from_primitives, to_primitives
-from medseg.networks.unet import Architecture, UNet
+from medseg.networks.unet import Architecture, UNet, check_architecture
 
 KEY = "medseg"
 """Where our own description lies in a Lightning checkpoint."""
@@ -68,6 +68,21 @@ class Description:
             self.norm_groups,
             seed,
         )
+
+    def check_own_statistics(self) -> None:
+        """Check that a case can have statistics of its own: each window is looked at alone.
+
+        Raises:
+            GeometryError: If one window leaves a norm too few values.
+        """
+        try:
+            check_architecture(
+                self.architecture, self.norm, self.norm_groups, self.task["patch_size"], 1
+            )
+        except GeometryError as error:
+            raise GeometryError(
+                f"a case has no statistics of its own, its windows being looked at alone: {error}"
+            ) from error
 
     def to_primitives(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,27 @@ class SlidingWindow:
             GeometryError: If the image is not one volume, or an axis is empty.
         """
         return Walk(self, image, network).rows(0, image.shape[2], final=True)[None]
+
+    def crops(self, image: Tensor) -> Iterator[Tensor]:
+        """Yield the windows that are predicted of a volume, each shape (1, C, *roi_size)."""
+        padded, _ = pad_to(image, self.roi_size)
+        for box in self._boxes(padded):
+            yield padded[:, :, *box]
+
+    def is_same_on(self, image: Tensor, other: SlidingWindow) -> bool:
+        """Return whether another one's windows of a volume are these very ones."""
+        if self.roi_size != other.roi_size:
+            return False
+        padded, _ = pad_to(image, self.roi_size)
+        return list(self._boxes(padded)) == list(other._boxes(padded))
+
+    def _boxes(self, padded: Tensor) -> Iterator[Box]:
+        content = content_of(padded[0]) if self.skip_empty else None
+        corners = window_corners(padded.shape[2:], self.roi_size, self.overlap, content)
+        for corner in itertools.product(*corners):
+            box = box_at(corner, self.roi_size)
+            if content is None or bool(content[box].any()):
+                yield box
 
 
 class Walk:

@@ -10,23 +10,16 @@ from dataclasses import asdict
 from medseg.core.errors import OptionError
 from medseg.core.runs import RunFiles, atomic_text, write_json
 from medseg.inference.labeller import sha256
-from medseg.networks.population import (
-    ByLayer,
-    Moments,
-    layers_with_statistics,
-    population_moments,
-    running_statistics,
-    statistics_of,
-)
+from medseg.networks.population import Moments, statistics_of
 from medseg.study.doctor_findings import Findings, finding
 from medseg.study.doctor_invariance import invariance
-from medseg.study.doctor_layers import layer_findings
-from medseg.study.doctor_modes import mean, own_of_cases, three_modes
+from medseg.study.doctor_modes import mean
 from medseg.study.doctor_options import DoctorOptions
 from medseg.study.doctor_page import render
 from medseg.study.doctor_patient import Patient, admit
 from medseg.study.doctor_probes import mate_noise, window_changes
 from medseg.study.doctor_recalibrate import check_recalibration, write_recalibrated
+from medseg.study.doctor_statistics import check_statistics, compare_statistics
 
 log = logging.getLogger("medseg")
 
@@ -36,6 +29,7 @@ def doctor(options: DoctorOptions) -> int:
 
     Raises:
         OptionError: If this is no run, its data are not there, or it has nothing to recalibrate.
+        GeometryError: If a case cannot have statistics of its own.
         CheckpointError: If the checkpoint cannot be read, or the copy cannot be written.
     """
     patient = admit(options)
@@ -61,44 +55,41 @@ def examine(options: DoctorOptions, patient: Patient) -> tuple[Findings, Mapping
 
     Returns:
         What was found, and what layers saw of the training patches.
+
+    Raises:
+        OptionError: If there is no case to examine with.
+        GeometryError: If a case cannot have statistics of its own.
     """
     started = time.monotonic()
     network, cases = patient.network, patient.cases
     if not cases:
         raise OptionError(f"fold {patient.data.fold} has no case to examine with.")
-    has_statistics = bool(layers_with_statistics(network))
-    layers, modes = [], None
-    moments: Mapping[str, Moments] = {}
-    if has_statistics:
-        log.info("[1/3] statistics of %d training patches and %d cases; Dice in three modes",
-                 patient.training_patches, len(cases))  # fmt: skip
-        running = running_statistics(network)
-        moments = population_moments(network, patient.training_batches())
-        precise = statistics_of(moments, "pooled")
-        own: list[ByLayer] = own_of_cases(network, cases, patient.window)
-        layers = layer_findings(network, running, precise, own)
-        modes = three_modes(network, cases, patient.window, (running, precise, own))
-    log.info("[2/3] batch mates and windows")
+    check_statistics(patient)
+    log.info("[1/3] windows and batch mates")
     usual, windows = window_changes(network, cases, patient.window)
     mates = mate_noise(patient)
+    log.info("[2/3] statistics of %d training patches and %d cases, where norms keep any",
+             patient.training_patches, len(cases))  # fmt: skip
+    seen = compare_statistics(patient, cases, usual)
     log.info("[3/3] altered intensities")
     altered = invariance(patient, cases, usual)
     norm = patient.trained.description.norm
     findings = Findings(
+        name=options.run.resolve().name,
         run=str(options.run),
         checkpoint=options.checkpoint,
         checkpoint_sha256=sha256(RunFiles(options.run).checkpoint(options.checkpoint)),
         norm=norm,
         fold=patient.data.fold,
         cases=tuple(case.case_id for case in cases),
-        training_patches=patient.training_patches if has_statistics else 0,
+        training_patches=patient.training_patches if seen.modes else 0,
         seconds=round(time.monotonic() - started, 1),
-        finding=finding(str(options.run), norm, layers, modes),
-        layers=tuple(layers),
-        modes=modes,
+        finding=finding(str(options.run), norm, seen.layers, seen.modes),
+        layers=tuple(seen.layers),
+        modes=seen.modes,
         usual_dice=mean(usual),
         mates=mates,
         windows=tuple(windows),
         altered=tuple(altered),
     )
-    return findings, moments
+    return findings, seen.moments

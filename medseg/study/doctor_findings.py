@@ -20,7 +20,8 @@ class Findings:
     """One examination.
 
     Attributes:
-        run: Run directory as named.
+        name: Of the run.
+        run: Its directory as given.
         checkpoint: Which, as named.
         checkpoint_sha256: Of its file.
         norm: Of the network.
@@ -37,6 +38,7 @@ class Findings:
         altered: Dependence on intensities.
     """
 
+    name: str
     run: str
     checkpoint: str
     checkpoint_sha256: str

@@ -10,13 +10,16 @@ import numpy as np
 import torch
 
 from medseg.core.statistics import mean_interval
-from medseg.networks.population import ByLayer, own_statistics, use_statistics
+from medseg.networks.population import (
+    ByLayer,
+    own_statistics,
+    running_statistics,
+    use_statistics,
+)
 from medseg.networks.unet import UNet
 from medseg.networks.window import SlidingWindow
 from medseg.study.doctor_patient import Examined
 from medseg.training.module import hard_dice
-
-MODES = ("running", "precise", "own")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def three_modes(
     network: UNet,
     cases: Sequence[Examined],
     window: SlidingWindow,
-    statistics: tuple[ByLayer, ByLayer, Sequence[ByLayer]],
+    usual: Sequence[float],
+    statistics: tuple[ByLayer, Sequence[ByLayer]],
 ) -> ModeScores:
     """Score cases under the three modes.
 
@@ -62,18 +66,20 @@ def three_modes(
         network: Has the running statistics again afterwards.
         cases: With labels.
         window: Of the validation.
-        statistics: Running ones, those of training patches, and each case's own.
+        usual: Dice of these cases with running statistics.
+        statistics: Those of training patches, and each case's own.
     """
-    running, precise, own = statistics
-    dice: dict[str, list[float]] = {mode: [] for mode in MODES}
+    precise, own = statistics
+    running = running_statistics(network)
+    dice: dict[str, list[float]] = {"running": [*usual], "precise": [], "own": []}
     try:
         for case, of_case in zip(cases, own, strict=True):
-            for mode, values in zip(MODES, (running, precise, of_case), strict=True):
+            for mode, values in (("precise", precise), ("own", of_case)):
                 use_statistics(network, values)
                 dice[mode].append(case_dice(network, case, window))
     finally:
         use_statistics(network, running)
-    others = {mode: difference(dice[mode], dice["running"]) for mode in MODES[1:]}
+    others = {mode: difference(dice[mode], usual) for mode in ("precise", "own")}
     return ModeScores(dice, others)
 
 

@@ -9,7 +9,6 @@ from medseg.report.templating import asset, environment, still_page
 from medseg.study.doctor_findings import Findings
 from medseg.study.doctor_layers import SMALL_GAMMA
 from medseg.study.doctor_modes import Difference
-from medseg.study.doctor_probes import DRAWS
 
 _EMPTY = "–"
 
@@ -25,7 +24,6 @@ def render(findings: Findings) -> str:
         style,
         found=findings,
         facts=_facts(findings),
-        draws=DRAWS,
         small_gamma=SMALL_GAMMA,
     )
 
@@ -33,6 +31,7 @@ def render(findings: Findings) -> str:
 def _facts(findings: Findings) -> list[tuple[str, str]]:
     """Return the numbers above the tables."""
     return [
+        ("Run directory", findings.run),
         ("Norm", findings.norm),
         ("Checkpoint", findings.checkpoint),
         ("Cases", f"{len(findings.cases)} of fold {findings.fold}"),

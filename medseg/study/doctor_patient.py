@@ -22,6 +22,7 @@ from medseg.networks.checkpoint import Trained, load_trained
 from medseg.networks.unet import UNet
 from medseg.networks.window import SlidingWindow
 from medseg.study.doctor_options import DoctorOptions
+from medseg.training.measure import StepJob
 
 log = logging.getLogger("medseg")
 
@@ -53,6 +54,7 @@ class Patient:
         device: Where the network is.
         cases_max: Cases that are examined with.
         patches: Training patches that statistics are measured over.
+        precision: Of a training step: `32-true`, `bf16-mixed` or `16-mixed`.
     """
 
     trained: Trained
@@ -62,6 +64,23 @@ class Patient:
     device: torch.device
     cases_max: int
     patches: int
+    precision: str
+
+    @property
+    def step(self) -> StepJob:
+        """A step of its training."""
+        about, (i, j, k) = self.trained.description, self.data.patch_size
+        return StepJob(
+            about.architecture,
+            about.norm,
+            about.norm_groups,
+            len(about.task["channel_names"]),
+            len(about.task["labels"]),
+            (i, j, k),
+            self.data.batch_size,
+            self.device.type,
+            self.precision,
+        )
 
     @property
     def cases(self) -> list[Examined]:
@@ -119,7 +138,18 @@ def admit(options: DoctorOptions) -> Patient:
     batch_size = int(config["model"].get("sw_batch_size", 1))
     window = SlidingWindow((i, j, k), description.overlap, batch_size, description.skip_empty)
     network = trained.network().to(device).requires_grad_(False)
-    return Patient(trained, network, window, data, device, options.cases_max, options.patches)
+    precision = _precision(config.get("trainer") or {}, device)
+    return Patient(
+        trained, network, window, data, device, options.cases_max, options.patches, precision
+    )
+
+
+def _precision(trainer: dict[str, Any], device: torch.device) -> str:
+    """Return how a step is computed: mixed, or in float32 throughout."""
+    asked = str(trainer.get("precision"))
+    if asked not in ("16-mixed", "bf16-mixed"):
+        return "32-true"
+    return "bf16-mixed" if device.type == "cpu" else asked  # as Lightning does on a CPU
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from medseg.networks.norms import NORMS
 from medseg.networks.population import batch_mode
 from medseg.networks.unet import UNet
 from medseg.networks.window import SlidingWindow
@@ -17,6 +18,9 @@ from medseg.study.doctor_patient import Examined, Patient
 
 DRAWS = 16
 """Sets of batch mates that one patch is seen with."""
+
+FEW_DRAWS = 2
+"""Likewise where a norm is not to mix a batch: enough to see that nothing changes."""
 
 LARGER = 1.25
 """Windows of this length, or the next that fits the network, against those of the training."""
@@ -34,11 +38,13 @@ class MateNoise:
 
     Attributes:
         batch_size: Patches in a batch, at least 2.
-        variance: Of a logit over `DRAWS` sets of batch mates, mean over voxels and classes.
+        draws: Sets of batch mates.
+        variance: Of a logit over these sets, mean over voxels and classes.
         share: The same as a share of the variance of the logits over voxels.
     """
 
     batch_size: int
+    draws: int
     variance: float
     share: float
 
@@ -53,6 +59,7 @@ class WindowChange:
         changed: Share of voxels that get another class.
         dice: Mean Dice over cases with the change.
         against: Its difference to the windows of the training.
+        same: Whether it changes no window, since these images are small.
     """
 
     name: str
@@ -60,27 +67,30 @@ class WindowChange:
     changed: float
     dice: float
     against: Difference
+    same: bool = False
 
 
 @torch.no_grad()
 def mate_noise(patient: Patient) -> MateNoise:
     """Measure how a patch's logits vary over sets of batch mates; 0 where norms do not mix them."""
     size = max(patient.data.batch_size, 2)
-    patches = _patches(patient, 1 + DRAWS * (size - 1))
+    mixes = NORMS[patient.trained.description.norm].batch_dependent
+    draws = DRAWS if mixes else FEW_DRAWS
+    patches = _patches(patient, 1 + draws * (size - 1))
     fixed = next(patches)
     first: Tensor | None = None
     total = square = torch.zeros((), dtype=torch.float64)
     with batch_mode(patient.network):
-        for _ in range(DRAWS):
+        for _ in range(draws):
             mates = [next(patches) for _ in range(size - 1)]
             logits = patient.network(torch.cat([fixed, *mates]))[0].double().cpu()
             # Differences to the first draw: where all are equal the variance is exactly 0.
             first = logits if first is None else first
             total = total + (logits - first)
             square = square + (logits - first) ** 2
-    variance = float((square / DRAWS - (total / DRAWS) ** 2).clamp_min(0.0).mean())
+    variance = float((square / draws - (total / draws) ** 2).clamp_min(0.0).mean())
     scale = 0.0 if first is None else float(first.var())
-    return MateNoise(size, variance, variance / scale if scale else math.nan)
+    return MateNoise(size, draws, variance, variance / scale if scale else math.nan)
 
 
 def _patches(patient: Patient, count: int) -> Iterator[Tensor]:
@@ -107,15 +117,18 @@ def window_changes(
     for resized in resized_windows(window, network.architecture.divisor):
         variants["windows of " + " × ".join(map(str, resized.roi_size))] = resized
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in variants}
+    moved = dict.fromkeys(variants, False)
     usual = []
     with torch.no_grad():
         for case in cases:
             before = window(case.image, network)
             usual.append(dice_of(before, case))
             for name, changed in variants.items():
-                after = changed(case.image, network)
+                same = changed.is_same_on(case.image, window)
+                moved[name] |= not same
+                after = before if same else changed(case.image, network)
                 found[name].append((*_gap(before, after), dice_of(after, case)))
-    return usual, [_change(name, rows, usual) for name, rows in found.items()]
+    return usual, [_change(name, rows, usual, not moved[name]) for name, rows in found.items()]
 
 
 def resized_windows(window: SlidingWindow, divisor: Sequence[int]) -> list[SlidingWindow]:
@@ -134,7 +147,9 @@ def _gap(before: Tensor, after: Tensor) -> tuple[float, float]:
 
 
 def _change(
-    name: str, rows: Sequence[tuple[float, float, float]], usual: Sequence[float]
+    name: str, rows: Sequence[tuple[float, float, float]], usual: Sequence[float], same: bool
 ) -> WindowChange:
     logits, changed, dice = (list(column) for column in zip(*rows, strict=True))
-    return WindowChange(name, mean(logits), mean(changed), mean(dice), difference(dice, usual))
+    return WindowChange(
+        name, mean(logits), mean(changed), mean(dice), difference(dice, usual), same
+    )

@@ -66,7 +66,8 @@ class Probes:
         gamma_sd: Spread of the learned gamma, which starts at 1.
         gamma_small: Share of |gamma| below 0.01.
         beta_sd: Spread of the learned beta, which starts at 0.
-        variance_shift: Largest variance in evaluation over that in training, of a norm's input.
+        variance_shift: Variance of a norm's input in evaluation against that in training, the
+            larger over the smaller, at the norm where they differ most.
         window_sensitivity: Difference of the logits between two sizes of the window.
         invariance: Dice lost to each change of the image (gain, gamma, bias field, ...).
     """

@@ -35,6 +35,7 @@ from medseg.training.callbacks import Curves, Record
 from medseg.training.checkpoints import Checkpoints
 from medseg.training.contradictions import refuse_contradictions, refuse_differences
 from medseg.training.module import TRAINING_KEY, SegmentationModule
+from medseg.training.norm_statistics import Kind, NormStatistics
 from medseg.training.postprocessing import PostprocessingLearner
 from medseg.training.probes import Probes
 from medseg.training.rate_finder import suggest_learning_rate
@@ -149,6 +150,13 @@ class TrainingCLI(LightningCLI):
             help="Watch the training (loss, gradients, the loss along the gradient) and write "
             "probes.json; up to 5 %% of the time.",
         )
+        parser.add_argument(
+            "--norm_statistics",
+            type=Kind,
+            default="running",
+            help="validate: what batch norm normalizes by: running, statistics of the training; "
+            "precise, measured over training patches; own, each case's own over all windows.",
+        )
         parser.link_arguments("data.task", "model.task", apply_on="instantiate")
         parser.set_defaults({"trainer.num_sanity_val_steps": 0})
 
@@ -177,6 +185,10 @@ class TrainingCLI(LightningCLI):
         chosen.run_dir = self.files.run_dir
         if self.subcommand == "validate" and not chosen.ckpt_path:
             chosen.ckpt_path = "best"
+        if self.subcommand == "fit" and chosen.norm_statistics != "running":
+            raise OptionError(
+                "--norm_statistics is for validate: a training validates with running statistics."
+            )
         used = any(self.files.checkpoints.glob("*.ckpt"))
         if self.subcommand == "fit" and used and not chosen.ckpt_path and _restarted():
             log.info("started again by torchrun or SLURM: %s goes on", self.files.run_dir)
@@ -216,6 +228,8 @@ class TrainingCLI(LightningCLI):
         callbacks: list[Callback] = [FiniteLoss(), curves, checkpoints, self.pace, learner, record]
         if probes:
             callbacks.insert(1, probes)  # after FiniteLoss, before what writes its Dice
+        if self.chosen.norm_statistics != "running":
+            callbacks.append(NormStatistics(self.chosen.norm_statistics))
         settings = self.chosen.trainer
         if settings.max_time:  # before Pace, which asks whether it ends the training
             callbacks.insert(0, Timer(_plain(settings.max_time)))

@@ -13,6 +13,8 @@ import torch
 from medseg.core.errors import CheckpointError, OptionError, VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.postprocessing import Rule
+from medseg.inference import predictor as predictor_module
+from medseg.inference.backends import build_backend
 from medseg.inference.ensemble import shared_rules
 from medseg.inference.files import probability_file
 from medseg.inference.gate import Gate
@@ -362,6 +364,21 @@ def test_own_statistics_of_a_case_in_one_window_give_the_labels_of_instance_norm
     own = Predictor([batch], Settings(norm_statistics="own")).predict([image]).label
     assert np.mean(own == Predictor([instance]).predict([image]).label) > 0.9999
     assert np.mean(own == Predictor([batch]).predict([image]).label) < 0.99
+
+
+def test_own_statistics_make_each_network_once_and_double_the_time_of_a_window(image, monkeypatch):
+    made = []
+
+    def build(*arguments):
+        made.append(arguments)
+        return build_backend(*arguments)
+
+    monkeypatch.setattr(predictor_module, "build_backend", build)
+    predictor = Predictor([trained(norm="batch")], Settings(norm_statistics="own"))
+    assert not made
+    predictor.predict([image])
+    assert len(made) == 1
+    assert predictor.time_window() > 0
 
 
 def test_own_statistics_are_refused_where_they_cannot_be_had():

@@ -181,3 +181,29 @@ def test_a_walk_agrees_with_monai_on_the_same_windows(size):
     top = theirs.topk(2, dim=0).values
     clear = top[0] - top[1] > 2e-4 * spread
     assert torch.equal(ours.argmax(0)[clear], theirs.argmax(0)[clear])
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_crops_are_the_windows_that_are_predicted(skip):
+    image = torch.zeros((1, 1, 8, 32, 6))
+    for begin in (1, 28):  # nothing in between
+        image[:, :, :, begin : begin + 3] = begin
+    window = SlidingWindow((8, 8, 8), 0.5, 1, skip)
+    seen = []
+
+    def network(windows):
+        seen.append(windows.clone())
+        return windows
+
+    window(image, network)
+    crops = list(window.crops(image))
+    assert len(crops) == len(seen) == (2 if skip else 7)
+    assert all(torch.equal(crop, windows) for crop, windows in zip(crops, seen, strict=True))
+
+
+def test_another_overlap_gives_the_same_windows_of_a_small_volume():
+    small, large = torch.zeros((1, 1, 8, 6, 4)), torch.zeros((1, 1, 8, 6, 20))
+    usual, sparse = SlidingWindow((8, 8, 8), 0.5), SlidingWindow((8, 8, 8), 0.0)
+    assert usual.is_same_on(small, sparse)
+    assert not usual.is_same_on(large, sparse)
+    assert not usual.is_same_on(small, SlidingWindow((8, 8, 16), 0.5))

@@ -1,14 +1,20 @@
 """What a study measures on trained weights: the same numbers as the doctor's, for every norm."""
 
 import json
+import math
+import shutil
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from medseg.cli import main
+from medseg.networks.checkpoint import load_content
 from medseg.networks.norms import NORMS
-from medseg.study.after import measure_after, norm_layers
+from medseg.networks.unet import Architecture, UNet
+from medseg.study.after import measure_after
+from medseg.study.after_layers import norm_layers, parameter_spread, variance_shift
 from medseg.study.doctor import examine
 from medseg.study.doctor_options import DoctorOptions
 from medseg.study.doctor_patient import admit
@@ -22,6 +28,7 @@ SETTINGS = {
     "model.network.dropout": "0.3",
     "model.norm_groups": "4",
     "model.learn_postprocessing": "false",
+    "model.overlap": "0",
     "trainer.accelerator": "cpu",
     "trainer.devices": "1",
     "trainer.max_epochs": "1",
@@ -45,7 +52,7 @@ def trained(phantoms, tmp_path_factory):
     return train
 
 
-FEW = {"none", "batch", "group_ws"}
+FEW = {"batch", "group_ws"}
 """All others take minutes together."""
 
 
@@ -53,16 +60,28 @@ FEW = {"none", "batch", "group_ws"}
     "norm", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in sorted(NORMS)]
 )
 def test_every_norm_is_measured_whole(norm, trained):
+    checkpoint = trained(norm) / "checkpoints" / "last.ckpt"
+    before = checkpoint.read_bytes()
     found = measure_after(trained(norm), cases=1, patches=2)
+    assert checkpoint.read_bytes() == before
     wanted = {field.name for field in fields(Probes)} - WATCHED
     assert wanted <= set(found)
     assert set(found["costs"]) == {field.name for field in fields(Costs)}
     stored = json.loads((trained(norm) / "after.json").read_text())
+    assert set(stored) == set(found)
     assert stored["dice_running"] == found["dice_running"]
-    mixes = NORMS[norm].batch_dependent
-    assert (found["batch_mate_noise"] > 0) == mixes
-    if not NORMS[norm].eval_differs:
+    row = NORMS[norm]
+    if row.batch_dependent:
+        assert found["batch_mate_noise"] > 0
+    else:
+        assert found["batch_mate_noise"] == 0.0
+    if not row.eval_differs:
         assert found["dice_own"] == found["dice_precise"] == found["dice_running"]
+    unknown = {name for name, value in stored.items() if value is None}
+    layers = {"gamma_sd", "gamma_small", "beta_sd", "variance_shift"} if norm == "none" else set()
+    assert unknown == layers | (set() if row.eval_differs else {"statistics_distance"})
+    raw, fast = (found["costs"][f"{kind}_seconds"] for kind in ("inference", "folded"))
+    assert (raw == fast) == (norm == "none" or not (row.folds or row.standardizes))
     assert all(found["costs"][name] > 0 for name in ("peak_mib", "inference_seconds", "parameters"))
 
 
@@ -81,25 +100,83 @@ def test_the_numbers_are_the_doctors(trained):
     assert set(found["invariance"]) == {altered.name for altered in seen.altered}
 
 
-def test_dropout_shifts_the_variance_and_nothing_else_does(trained, phantoms, tmp_path):
-    assert measure_after(trained("batch"), cases=1, patches=2)["variance_shift"] != 1
-    flags = {**SETTINGS, "model.network.dropout": "0", "data.manifest": phantoms}
-    flags |= {"run_dir": tmp_path / "run", "model.norm": "instance"}
+class Patches:
+    """Training data of random patches."""
+
+    batch_size = 2
+
+    def population(self, batches):
+        """Yield batches of patches."""
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(batches):
+            yield torch.randn((2, 1, 16, 16, 16), generator=generator)
+
+
+def test_dropout_shifts_the_variance_and_nothing_else_does():
+    def shift(dropout):
+        architecture = Architecture(channels=[8, 16], depth=1, decoder_depth=1, dropout=dropout)
+        network = UNet(1, 2, architecture, "instance", seed=0).eval()
+        patient = SimpleNamespace(network=network, data=Patches(), device=torch.device("cpu"))
+        found = variance_shift(patient)
+        assert not any(module.training for module in network.modules())
+        return found
+
+    assert shift(0.0) == 1.0
+    assert 1.1 < shift(0.5) < 2.5  # half the channels, twice as large: E[x²] doubles
+    assert shift(0.5) == shift(0.5)
+
+
+def test_weights_that_are_no_numbers_are_a_result(trained, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(trained("batch"), run_dir)
+    path = run_dir / "checkpoints" / "last.ckpt"
+    content = load_content(path)
+    content["state_dict"] = {
+        name: value * math.nan if value.is_floating_point() else value
+        for name, value in content["state_dict"].items()
+    }
+    torch.save(content, path)
+    measure_after(run_dir, cases=1, patches=2)
+    stored = json.loads((run_dir / "after.json").read_text())
+    assert stored["dice_running"] is not None
+    for name in ("gamma_sd", "gamma_small", "batch_mate_noise", "statistics_distance",
+                 "variance_shift", "window_sensitivity"):  # fmt: skip
+        assert stored[name] is None, name
+    assert stored["costs"]["folded_seconds"] == stored["costs"]["inference_seconds"]
+
+
+def test_where_one_window_has_no_statistics_there_are_no_own_ones(phantoms, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    flags = {**SETTINGS, "model.network.strides": "[[1, 1, 1], [16, 16, 16]]"}
+    flags |= {"data.batch_size": "4", "data.manifest": phantoms, "run_dir": run_dir}
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
     assert main(["fit", *words]) == 0
-    assert measure_after(tmp_path / "run", cases=1, patches=2)["variance_shift"] == 1.0
+    found = measure_after(run_dir, cases=1, patches=2)
+    assert found["dice_running"] is not None
+    assert found["dice_own"] is None
+    assert found["batch_mate_noise"] > 0
+    capsys.readouterr()
+    assert main(["doctor", "--run", str(run_dir)]) == 2
+    told = capsys.readouterr().err
+    assert "a case has no statistics of its own" in told
+    assert "Traceback" not in told
 
 
-def test_the_run_is_left_as_it_was(trained):
-    checkpoint = trained("batch") / "checkpoints" / "last.ckpt"
-    before = checkpoint.read_bytes()
-    measure_after(trained("batch"), cases=1, patches=2)
-    assert checkpoint.read_bytes() == before
-
-
-def test_gammas_are_those_of_norms_and_not_of_convolutions(trained):
-    options = DoctorOptions(run=trained("batch"), checkpoint="last")
-    network = admit(options).network
+def test_gammas_are_those_of_norms_and_not_of_convolutions():
+    network = UNet(1, 2, Architecture(channels=[8, 16]), "batch")
     layers = norm_layers(network)
     assert len(layers) == 2 * 2 + 2  # two levels of the encoder, one of the decoder
-    assert not any(isinstance(layer, torch.nn.Conv3d) for layer in layers.values())
+    assert all(isinstance(layer, torch.nn.BatchNorm3d) for layer in layers.values())
+
+
+def test_gamma_and_beta_are_described_over_all_channels():
+    network = UNet(1, 2, Architecture(channels=[8, 16], depth=1, decoder_depth=1), "group")
+    first, *rest = norm_layers(network).values()
+    with torch.no_grad():
+        first.weight[:4], first.bias[:] = 0.005, 0.5
+    gammas = torch.cat([first.weight, *[layer.weight for layer in rest]]).detach()
+    betas = torch.cat([first.bias, *[layer.bias for layer in rest]]).detach()
+    found = parameter_spread(network)
+    assert found["gamma_small"] == pytest.approx(4 / len(gammas))
+    assert found["gamma_sd"] == pytest.approx(float(gammas.std()))
+    assert found["beta_sd"] == pytest.approx(float(betas.std()))

@@ -12,17 +12,13 @@ from torch import nn
 from medseg.cli import main
 from medseg.networks.checkpoint import load_trained
 from medseg.networks.norms import NORMS
-from medseg.networks.population import (
-    own_statistics,
-    population_statistics,
-    running_statistics,
-)
+from medseg.networks.population import own_statistics, population_statistics
 from medseg.networks.unet import Architecture, UNet
 from medseg.networks.window import SlidingWindow
 from medseg.study.doctor_findings import Findings, finding
 from medseg.study.doctor_invariance import ALTERATIONS, Altered
 from medseg.study.doctor_layers import LayerFinding, Spread, distance, ratio
-from medseg.study.doctor_modes import Difference, ModeScores, three_modes
+from medseg.study.doctor_modes import Difference, ModeScores, case_dice, three_modes
 from medseg.study.doctor_page import render
 from medseg.study.doctor_patient import Examined
 from medseg.study.doctor_probes import MateNoise, WindowChange, mate_noise, resized_windows
@@ -57,10 +53,10 @@ def shifted():
 def test_own_statistics_mend_a_shifted_image_and_precise_ones_do_not(shifted):
     cases, patches = shifted
     network, window = Above().eval(), SlidingWindow((8, 8, 8))
-    running = running_statistics(network)
     precise = population_statistics(network, patches)
     own = [own_statistics(network, case.image, window) for case in cases]
-    scores = three_modes(network, cases, window, (running, precise, own))
+    usual = [case_dice(network, case, window) for case in cases]
+    scores = three_modes(network, cases, window, usual, (precise, own))
     share = 27 / 512  # everything is called foreground
     assert scores.mean("running") == pytest.approx(2 * share / (1 + share))
     assert scores.mean("precise") == pytest.approx(2 * share / (1 + share))
@@ -139,7 +135,12 @@ class Patches:
 @pytest.mark.parametrize("norm", NORMS)
 def test_batch_mates_matter_to_norms_that_depend_on_the_batch_and_to_no_other(norm):
     network = UNet(1, 2, Architecture(channels=(8, 16), depth=1, decoder_depth=1), norm, seed=0)
-    patient = SimpleNamespace(data=Patches(), network=network.eval(), device=torch.device("cpu"))
+    patient = SimpleNamespace(
+        data=Patches(),
+        network=network.eval(),
+        device=torch.device("cpu"),
+        trained=SimpleNamespace(description=SimpleNamespace(norm=norm)),
+    )
     found = mate_noise(patient)
     assert found.batch_size == 2
     assert (found.variance > 0) is NORMS[norm].batch_dependent
@@ -149,7 +150,8 @@ def test_batch_mates_matter_to_norms_that_depend_on_the_batch_and_to_no_other(no
 def test_the_page_holds_the_finding_and_the_numbers():
     gap = Difference(-0.0123, -0.02, -0.005)
     found = Findings(
-        run="runs/<b>",
+        name="<b>",
+        run="/data/runs/<b>",
         checkpoint="last",
         checkpoint_sha256="0" * 64,
         norm="batch",
@@ -161,16 +163,20 @@ def test_the_page_holds_the_finding_and_the_numbers():
         layers=(LAYER,),
         modes=scores(0.05, 0.02),
         usual_dice=0.8123,
-        mates=MateNoise(2, 0.0, 0.0),
+        mates=MateNoise(2, 16, 0.0, 0.0),
         windows=(WindowChange("overlap 0.25", 0.0421, 0.0012, 0.801, gap),),
         altered=(Altered("gain 2", 0.7994, gap),),
     )
     page = render(found)
-    for text in ("the finding", "runs/&lt;b&gt;", "0.860", "+0.050 [+0.020, +0.080]", "0.400",
+    for text in ("the finding", "<h1>&lt;b&gt;</h1>", "0.860", "+0.050 [+0.020, +0.080]", "0.400",
                  "0.042", "0.0012", "0.799", "-0.012 [-0.020, -0.005]", "2 of fold 3",
                  '<td class="num">0</td>'):  # fmt: skip
         assert text in page, text
     assert "keeps no running statistics" in render(replace(found, modes=None, layers=()))
+    assert "/data/runs/&lt;b&gt;" in page
+    assert "the same windows" not in page
+    same = replace(found, windows=(replace(found.windows[0], same=True),))
+    assert "overlap 0.25 (the same windows on these images)" in render(same)
 
 
 @pytest.fixture(scope="module", params=["batch", "instance"])
@@ -202,6 +208,9 @@ def test_a_run_is_examined_and_recalibrated(run, phantoms, tmp_path, capsys):
     page = (tmp_path / "doctor.html").read_text()
     assert f"{found['usual_dice']:.3f}" in page
     assert found["finding"].split("'")[0] in page
+    assert found["name"] == run.name
+    overlap = next(row for row in found["windows"] if row["name"].startswith("overlap"))
+    assert overlap["same"] == (overlap["logits"] == 0.0)
     assert len(found["cases"]) == 1
     assert [row["name"] for row in found["altered"]] == list(ALTERATIONS)
     assert (run / "checkpoints/best.ckpt").read_bytes() == before
