@@ -38,6 +38,16 @@ class RunFiles:
         return self.run_dir / "metrics.csv"
 
     @property
+    def probes(self) -> Path:
+        """What was watched during the training, where that was asked for."""
+        return self.run_dir / "probes.json"
+
+    @property
+    def after(self) -> Path:
+        """What a study measured on the weights afterwards."""
+        return self.run_dir / "after.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of best.ckpt and last.ckpt."""
         return self.run_dir / "checkpoints"

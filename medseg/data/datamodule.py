@@ -122,12 +122,17 @@ class SegmentationData(pl.LightningDataModule):
             self.seed,
         )
 
-    def population(self, batches: int) -> Iterator[torch.Tensor]:
-        """Yield batches of training images, shape (B, C, *patch_size), always the same ones."""
+    def fixed_batches(self, batches: int) -> Iterator[dict[str, Any]]:
+        """Yield batches of patches as `train_dataloader` does, varied, always the same ones."""
         dataset = self._patches()
         for batch in range(batches):
             numbers = range(batch * self.batch_size, (batch + 1) * self.batch_size)
-            yield self.augmented(default_collate([dataset[number] for number in numbers]))["image"]
+            yield self.augmented(default_collate([dataset[number] for number in numbers]))
+
+    def population(self, batches: int) -> Iterator[torch.Tensor]:
+        """Yield their images, shape (B, C, *patch_size)."""
+        for batch in self.fixed_batches(batches):
+            yield batch["image"]
 
     def augmented(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return a batch of patches, varied on the device where it is."""
@@ -176,9 +181,9 @@ class SegmentationData(pl.LightningDataModule):
         places = range(rank, len(self._entries["val"]), size)
         return DataLoader(VolumeDataset(self._entries["val"]), batch_size=1, sampler=places)
 
-    def volumes(self) -> DataLoader[dict[str, Any]]:
-        """Return all validation volumes, one at a time, on every device."""
-        return DataLoader(VolumeDataset(self._entries["val"]), batch_size=1)
+    def volumes(self, part: str = "val") -> DataLoader[dict[str, Any]]:
+        """Return all volumes of a part, `val` or `train`, one at a time, on every device."""
+        return DataLoader(VolumeDataset(self._entries[part]), batch_size=1)
 
     @property
     def content_digest(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from medseg.networks.convolution import Conv3d
 from medseg.networks.norms import NORMS, get_norm
 from medseg.networks.norms_weight import FEWEST_WEIGHTS, StandardizedConv3d
 
@@ -43,7 +44,7 @@ class BlockStyle:
         self, in_channels: int, out_channels: int, kernel: Triple, stride: Triple
     ) -> nn.Conv3d:
         """Return a convolution that a norm follows; the norm may want its weights standardized."""
-        kind: type[nn.Conv3d] = nn.Conv3d
+        kind: type[nn.Conv3d] = Conv3d
         if NORMS[self.norm].standardizes and in_channels * math.prod(kernel) >= FEWEST_WEIGHTS:
             kind = StandardizedConv3d
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
@@ -169,7 +170,7 @@ class ResidualStage(nn.Sequential):
         )
 
 
-def initialize(network: nn.Module, seed: int) -> None:
+def initialize(network: nn.Module, seed: int, scale: float = 1.0) -> None:
     """Draw convolution weights (He 2015 for the leaky ReLU), the same for every norm of one seed.
 
     The weights come from a generator of their own, in the order of the modules, so that networks
@@ -179,5 +180,7 @@ def initialize(network: nn.Module, seed: int) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
             nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE, generator=generator)
+            with torch.no_grad():
+                module.weight.mul_(scale)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medseg.networks.convolution import Conv3d
 from medseg.networks.fold import TOLERANCE, difference
 from medseg.networks.norms_weight import with_plain_weights
 from medseg.networks.unet import UNet
@@ -68,7 +69,7 @@ def _rearranged(network: UNet) -> UNet:
     result = copy.deepcopy(network).eval().requires_grad_(False)
     with_plain_weights(result)
     for layer in result.modules():
-        if type(layer) is nn.Conv3d and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if type(layer) in (nn.Conv3d, Conv3d) and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             layer.__class__ = OneDnnConv3d
         elif type(layer) is nn.InstanceNorm3d:
             layer.__class__ = OneSampleNorm

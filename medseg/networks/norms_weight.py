@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from medseg.networks.convolution import Conv3d
 from medseg.networks.norms_sample import precise
 
 FEWEST_WEIGHTS = 3
@@ -14,7 +15,7 @@ _EPS = 1e-6
 """Far below the variance of initial weights, 2 / (weights of a kernel)."""
 
 
-class StandardizedConv3d(nn.Conv3d):
+class StandardizedConv3d(Conv3d):
     """Convolution with standardized weights (Qiao 2019, arXiv 1903.10520); keeps the raw ones."""
 
     def _conv_forward(self, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -46,6 +46,7 @@ class Architecture:
         deep_supervision: Logits also from the coarser decoder levels.
         activation_checkpointing: Compute levels again in backward instead of keeping them.
         channels_last: Keep volumes with the channels last in memory; often faster.
+        init_scale: Factor on the initial weights of all convolutions, which are He's.
     """
 
     channels: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
@@ -59,6 +60,7 @@ class Architecture:
     deep_supervision: bool = True
     activation_checkpointing: bool = False
     channels_last: bool = True
+    init_scale: float = 1.0
 
     def __post_init__(self) -> None:
         smallest = min(self.depth, self.decoder_depth, *self.channels, 1)
@@ -68,6 +70,8 @@ class Architecture:
                 f"[0, 1); got {list(self.channels)}, {self.depth}, {self.decoder_depth}, "
                 f"{self.dropout}."
             )
+        if not 0 < self.init_scale < math.inf:
+            raise OptionError(f"model.network.init_scale must be above 0; got {self.init_scale}.")
 
     @property
     def level_strides(self) -> tuple[Triple, ...]:
@@ -164,7 +168,8 @@ class UNet(nn.Module):
         )
         supervised = levels if plan.deep_supervision else levels[-1:]
         self.logits = nn.ModuleList(nn.Conv3d(channels[i], out_channels, 1) for i in supervised)
-        initialize(self, torch.initial_seed() % 2**63 if seed is None else seed)
+        chosen = torch.initial_seed() % 2**63 if seed is None else seed
+        initialize(self, chosen, plan.init_scale)
         if plan.channels_last:
             self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import platform
@@ -20,7 +21,7 @@ from medseg.engine.parallel import default_workers
 from medseg.study.options import StudyOptions
 from medseg.study.planned import Planned
 
-MEDSEG = (sys.executable, "-m", "medseg")
+CHAIN = (sys.executable, "-m", "medseg.chain")
 LAST_BYTES = 4096
 """Of a log: enough for its last line."""
 
@@ -59,27 +60,25 @@ class Crew:
         entry.files.run_dir.mkdir(parents=True, exist_ok=True)
         with alone(entry.files.run_dir, self._stopped) as handle:
             # Meanwhile, another process may have scored it.
-            if handle is not None and entry.state != "scored":
+            if handle is not None and not entry.is_done:
                 self._do(entry, handle)
 
     def _do(self, entry: Planned, handle: int) -> None:
         entry.note(status="running")
-        for command in entry.steps():
-            log_file = entry.files.run_dir / f"{command[0]}.log"
-            # Predict counts its own threads; it does not follow OMP_NUM_THREADS.
-            own = ["--threads", self._threads] if command[0] == "predict" else []
-            code = self._call([*command, *own], log_file, handle)
-            if self.signalled:
-                entry.note(status="interrupted", command=command[0])
-                return
-            if code:
-                self._fail(entry, command[0], code, last_line(log_file))
-                return
-            if self._stopped.is_set():
-                entry.note(status="interrupted", command=command[0])
-                return
-        entry.note(status="scored")
-        log.info("done        %s", entry.run.name)
+        # Predict counts its own threads; it does not follow OMP_NUM_THREADS.
+        own = {"predict": ["--threads", self._threads]}
+        commands = [[*command, *own.get(command[0], [])] for command in entry.steps()]
+        code, begun = self._call(commands, entry.files.run_dir, handle)
+        if self.signalled:
+            entry.note(status="interrupted", command=begun)
+        elif code:
+            self._fail(entry, begun, code, last_line(entry.files.run_dir / f"{begun}.log"))
+        elif reason := entry.divergence:
+            entry.note(status="diverged", reason=reason)
+            log.info("diverged    %s", entry.run.name)
+        else:
+            entry.note(status="scored")
+            log.info("done        %s", entry.run.name)
 
     def _fail(self, entry: Planned, command: str, code: int, said: str) -> None:
         entry.note(status="failed", command=command, exit_code=code, last_line=said)
@@ -89,12 +88,16 @@ class Crew:
             self._stopped.set()
         self._failures[entry.run.name] = reason
 
-    def _call(self, command: Sequence[str], path: Path, handle: int) -> int:
-        with path.open("ab") as file:
+    def _call(
+        self, commands: Sequence[Sequence[str]], run_dir: Path, handle: int
+    ) -> tuple[int, str]:
+        """Do commands in a process; return its exit status and the last verb that began."""
+        # What it says before its first command, a broken installation for one, belongs to that.
+        with (run_dir / f"{commands[0][0]}.log").open("ab") as file:
             # A group of its own: Ctrl-C reaches the study alone, which tells its processes.
             process = subprocess.Popen(  # noqa: S603 - our own command
-                [*MEDSEG, *command],
-                stdout=file,
+                [*CHAIN, str(run_dir), json.dumps(commands)],
+                stdout=subprocess.PIPE,
                 stderr=file,
                 env=self._environment,
                 start_new_session=True,
@@ -103,9 +106,10 @@ class Crew:
             self._running.add(process)
             if self.signalled:
                 process.send_signal(signal.SIGTERM)
-            status = process.wait()
+            told, _ = process.communicate()
             self._running.discard(process)
-        return status
+        begun = told.decode().split() or [commands[0][0]]
+        return process.returncode, begun[-1]
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.signalled = number

@@ -66,8 +66,16 @@ class Patient:
     @property
     def cases(self) -> list[Examined]:
         """The first validation cases."""
+        return self._first("val")
+
+    @property
+    def training_cases(self) -> list[Examined]:
+        """As many training cases, not varied."""
+        return self._first("train")
+
+    def _first(self, part: str) -> list[Examined]:
         found = []
-        for _, item in zip(range(self.cases_max), self.data.volumes(), strict=False):
+        for _, item in zip(range(self.cases_max), self.data.volumes(part), strict=False):
             image, label = item["image"].to(self.device), item["label"].to(self.device)
             found.append(Examined(item["case_id"][0], image, label))
         return found

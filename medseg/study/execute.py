@@ -17,7 +17,8 @@ from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
 from medseg.study.hours import predicted_hours
 from medseg.study.options import StudyOptions
-from medseg.study.planned import Planned, manifest_of, plan_runs, resolved
+from medseg.study.planned import Planned, manifest_of, plan_runs
+from medseg.study.resolving import resolved
 
 log = logging.getLogger("medseg")
 
@@ -37,7 +38,7 @@ def study(options: StudyOptions) -> int:
         log.info("%s", predicted_hours(planned, mine, options.workers))
         return 0
     crew = Crew(options)
-    failed = crew.work([entry for entry in mine if entry.state != "scored"])
+    failed = crew.work([entry for entry in mine if not entry.is_done])
     if crew.signalled:
         log.info("interrupted; the same command goes on")
         return 128 + crew.signalled
@@ -46,7 +47,7 @@ def study(options: StudyOptions) -> int:
     others = [
         entry.run.name
         for entry in planned
-        if entry.state != "scored" and entry.record.get("status") != "failed"
+        if not entry.is_done and entry.record.get("status") != "failed"
     ]
     if not others:
         status = max(status, _finish(planned, options.output))

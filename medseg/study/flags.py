@@ -14,10 +14,12 @@ SHORT_NAMES = {
     "seed": "seed_everything",
     "fold": "data.fold",
     "dropout": "model.network.dropout",
+    "init_scale": "model.network.init_scale",
 }
 """Flags of `medseg fit` that a grid may name shortly."""
 
 FOLD = SHORT_NAMES["fold"]
+PROBES = "probes"
 
 
 def word(value: Any) -> str:

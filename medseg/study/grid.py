@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.core.errors import OptionError, problems
-from medseg.study.flags import FOLD, SHORT_NAMES, full, name_of, word
+from medseg.study.flags import FOLD, PROBES, SHORT_NAMES, full, name_of, word
 from medseg.study.refusals import KEYS, wrong_study
 from medseg.study.roles import reported_fold, role_flags
+from medseg.study.spending import BATCH_SIZE, budget_flags
 from medseg.study.strict_yaml import canonical, load_yaml
 
 
@@ -68,7 +69,9 @@ def read_study(path: Path) -> list[Run]:
     `grid`, flags and lists of values, of which every combination is a run; `variants`, a list of
     flags and their values, each made alone with every combination; `seeds`, short for the grid's
     seed; `exclude`, a list of combinations to be left out, each named by some of its values;
-    `train`, `choose` and `report`, the roles of folds; `name`, for people.
+    `train`, `choose` and `report`, the roles of folds; `budget`, the `samples` or `steps` of each
+    training and its `validations`; `probes`, whether trainings are watched and their networks
+    measured; `name`, for people.
 
     Raises:
         OptionError: With every problem of the file.
@@ -80,6 +83,8 @@ def read_study(path: Path) -> list[Run]:
     if found := wrong_study(content):
         raise OptionError(problems(path, found))
     fixed = {**full(content.get("fixed") or {}), **role_flags(content)}
+    if content.get("probes"):
+        fixed[PROBES] = True
     reported = reported_fold(content)
     grid = full(content["grid"])
     exclude = [full(cell) for cell in content.get("exclude") or []]
@@ -90,7 +95,10 @@ def read_study(path: Path) -> list[Run]:
     variants = map(full, content.get("variants") or [{}])
     cells = ({**variant, **row} for variant in variants for row in rows)
     kept = (cell for cell in cells if not any(map(cell_is(cell), exclude)))
-    runs = [Run(cell, config, fixed, reported) for cell in kept]
+    runs = []
+    for cell in kept:
+        size = {**fixed, **cell}.get(BATCH_SIZE)
+        runs.append(Run(cell, config, {**fixed, **budget_flags(content, size)}, reported))
     if not runs:
         raise OptionError(f"{path}: exclude leaves no run.")
     if found := _same_names(runs):

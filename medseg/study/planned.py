@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medseg.core.errors import MedsegError, OptionError, problems
 from medseg.core.manifest import Manifest, load_manifest
 from medseg.core.runs import RunFiles, write_json
 from medseg.networks.unet import Architecture, check_architecture
+from medseg.study.flags import PROBES
 from medseg.study.grid import Run
-from medseg.training.cli import fit
+from medseg.study.resolving import Resolver
+from medseg.training.callbacks import divergence_of
 
 ASKED = "study.json"
 """In each run's folder: what was asked of it, and how its last attempt ended."""
+
+AFTER = "after"
+"""The step in which a study measures what it has trained; no verb of its own."""
 
 log = logging.getLogger("medseg")
 
@@ -42,12 +43,24 @@ class Planned:
 
     @property
     def state(self) -> str:
-        """`scored`, `trained`, `interrupted` or `new`."""
+        """`scored`, `trained`, `diverged` (without weights to score), `interrupted` or `new`."""
         fitted = self.fitted
-        if fitted and not fitted["interrupted"]:
-            return "scored" if self.files.scores.is_file() else "trained"
-        last = self.files.checkpoints / "last.ckpt"
-        return "interrupted" if last.is_file() else "new"
+        kept = (self.files.checkpoints / "last.ckpt").is_file()
+        if fitted and self.divergence and not kept:
+            return "diverged"
+        if fitted and (self.divergence or not fitted["interrupted"]):
+            return "trained" if any(self._rest()) else "scored"
+        return "interrupted" if kept else "new"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state in ("scored", "diverged")
+
+    @property
+    def divergence(self) -> str:
+        """Why its training ended in a divergence, in words; empty if it did not."""
+        return divergence_of(self.files)
 
     @property
     def fitted(self) -> dict[str, Any]:
@@ -68,6 +81,8 @@ class Planned:
     def why_not(self) -> str:
         """Why it has no scores, in words."""
         record = self.record
+        if self.state == "diverged":
+            return f"diverged: {self.divergence}"
         if record.get("status") == "failed":
             return f"{record['command']} ended with status {record['exit_code']}"
         return "not done"
@@ -90,17 +105,25 @@ class Planned:
         return ["--manifest", str(data["manifest"]), *root, "--fold", str(self.reported)]
 
     def steps(self) -> Iterator[list[str]]:
-        """Yield the commands that are left to do, each one only once the last one has ended."""
-        files, place = self.files, ["--run_dir", str(self.files.run_dir)]
+        """Yield the commands that are left to do."""
+        place = ["--run_dir", str(self.files.run_dir)]
         if self.state in ("new", "interrupted"):
             resume = ["--ckpt_path", "last"] if self.state == "interrupted" else []
             yield ["fit", *self.run.arguments, *place, *resume]
-        # `last`: `best` was chosen on the very cases that are scored here.
-        images = ["--input", *self.data[1:]]
-        folder = ["--output", str(files.predictions)]
-        yield ["predict", "--run", str(files.run_dir), "--checkpoint", "last", *images, *folder]
-        scores = ["--predictions", str(files.predictions), "--output", str(files.scores)]
-        yield ["evaluate", *scores, *self.data, "--workers", "1"]
+        yield from self._rest()
+
+    def _rest(self) -> Iterator[list[str]]:
+        """Yield the commands that follow the training and are left to do."""
+        files = self.files
+        if not files.scores.is_file():
+            # `last`: `best` was chosen on the very cases that are scored here.
+            images = ["--input", *self.data[1:]]
+            folder = ["--output", str(files.predictions)]
+            yield ["predict", "--run", str(files.run_dir), "--checkpoint", "last", *images, *folder]
+            scores = ["--predictions", str(files.predictions), "--output", str(files.scores)]
+            yield ["evaluate", *scores, *self.data, "--workers", "1"]
+        if self.run.fixed.get(PROBES) and not files.after.is_file():
+            yield [AFTER]
 
 
 def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) -> list[Planned]:
@@ -114,9 +137,9 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
     Raises:
         OptionError: If runs cannot be built, or a run's folder holds what was asked otherwise.
     """
-    planned, impossible, changed = [], [], []
+    planned, impossible, changed, resolver = [], [], [], Resolver()
     for run in runs:
-        entry = Planned(run, RunFiles(output / "runs" / run.name), resolved(run))
+        entry = Planned(run, RunFiles(output / "runs" / run.name), resolver.resolve(run))
         try:
             _check(entry)
         except MedsegError as error:
@@ -159,24 +182,6 @@ def _check(entry: Planned) -> None:
 def manifest_of(data: Mapping[str, Any]) -> Manifest:
     """Return the data set of a configuration's section `data`."""
     return load_manifest(Path(data["manifest"]), data["root"] and Path(data["root"]))
-
-
-def resolved(run: Run) -> dict[str, Any]:
-    """Return the whole configuration of a run, as `medseg fit` understands it.
-
-    Raises:
-        OptionError: If it does not.
-    """
-    text, told = io.StringIO(), io.StringIO()
-    try:
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(told):
-            fit([*run.arguments, "--print_config"])
-    except SystemExit as end:
-        if end.code:
-            reason = told.getvalue().strip().splitlines()[-1:] or ["unknown"]
-            raise OptionError(f"run {run.name}: {reason[0]}") from end
-    settings: dict[str, Any] = yaml.safe_load(text.getvalue())
-    return settings
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -8,9 +8,12 @@ from typing import Any
 from medseg.core.errors import suggestion
 from medseg.study.flags import SHORT_NAMES, full, word
 from medseg.study.roles import ROLES, wrong_roles
+from medseg.study.spending import BATCH_SIZE, wrong_budget
 from medseg.study.strict_yaml import canonical
 
-KEYS = ("name", "config", "fixed", "variants", "grid", "seeds", "exclude", *ROLES)
+KEYS = (
+    "name", "config", "fixed", "variants", "grid", "seeds", "exclude", "budget", "probes", *ROLES,
+)  # fmt: skip
 
 
 def wrong_study(content: Mapping[str, Any]) -> list[str]:
@@ -35,9 +38,16 @@ def wrong_study(content: Mapping[str, Any]) -> list[str]:
     named = [SHORT_NAMES.get(name, name) for name in (*grid, *fixed)]
     twice = sorted({name for name in named if named.count(name) > 1})
     found += [f"{name} is named twice, in grid and fixed or by both of its names" for name in twice]
-    listed = variants if isinstance(variants, list) else []
-    changed = {flag for variant in listed if _is_flags(variant) for flag in full(variant)}
-    found += wrong_roles(content, set(named) | changed)
+    values = {flag: [value] for flag, value in full(fixed).items()} | full(grid)
+    changes = _changes(variants, values, full(grid))
+    found += wrong_roles(content, {*named, *changes})
+    # A size that only some variants give leaves the others' budget open.
+    values |= {
+        flag: tried for flag, tried in changes.items() if flag in values or flag != BATCH_SIZE
+    }
+    found += wrong_budget(content, values)
+    if not isinstance(content.get("probes", False), bool):
+        found.append(f"probes: true or false is needed; got {content['probes']!r}")
     if not isinstance(exclude, list):
         return [*found, f"exclude: a list of combinations is needed; got {exclude!r}"]
     return found + [text for part in exclude for text in _wrong_exclusion(part, full(grid))]
@@ -53,6 +63,18 @@ def wrong_variants(variants: Any, grid: Mapping[str, Any]) -> list[str]:
     found = [f"{flag} is named in variants and in grid" for flag in both]
     twice = [variant for variant in variants if len(full(variant)) < len(variant)]
     return found + [f"variants {variant!r} gives a flag by both of its names" for variant in twice]
+
+
+def _changes(
+    variants: Any, values: Mapping[str, Any], grid: Mapping[str, Any]
+) -> dict[str, list[Any]]:
+    """Return all values of the flags that variants change, with the fixed one before."""
+    changes: dict[str, list[Any]] = {}
+    for variant in filter(_is_flags, variants if isinstance(variants, list) else []):
+        for flag, value in full(variant).items():
+            if flag not in grid:
+                changes.setdefault(flag, list(values.get(flag, []))).append(value)
+    return changes
 
 
 def _is_flags(content: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import platform
 import time
@@ -16,10 +17,11 @@ from pytorch_lightning.callbacks import Callback
 from medseg.core import environment
 from medseg.core.runs import RunFiles, atomic_text, write_json
 from medseg.io.memory import peak_bytes
-from medseg.training.budget import budget_record
+from medseg.training.budget import DivergenceError, budget_record
 from medseg.training.checkpoints import Checkpoints, irreproducible
 from medseg.training.module import SegmentationModule
 from medseg.training.postprocessing import PostprocessingLearner
+from medseg.training.probes import Probes
 from medseg.training.time_shares import time_record
 
 log = logging.getLogger("medseg")
@@ -30,22 +32,31 @@ class Curves(Callback):
 
     Args:
         path: The file.
+        probes: Knows the Dice of training patches, if anything does.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, probes: Probes | None = None) -> None:
         self.path = path
+        self.probes = probes
         self.rows: list[dict[str, Any]] = []
         self.spent = 0.0
         self.started = 0.0
         self._validated = False
+        self._validating = 0.0
+        self._validation_seconds = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the seconds and rows so far."""
-        return {"seconds": self.seconds, "rows": self.rows}
+        return {
+            "seconds": self.seconds,
+            "validation_seconds": self._validation_seconds,
+            "rows": self.rows,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.spent, self.rows = float(state_dict["seconds"]), list(state_dict["rows"])
+        self._validation_seconds = float(state_dict.get("validation_seconds", 0.0))
 
     @property
     def seconds(self) -> float:
@@ -60,9 +71,14 @@ class Curves(Callback):
         """Stop the clock: what follows is no training."""
         self.spent, self.started = self.seconds, 0.0
 
+    def on_validation_start(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Start the clock of a validation."""
+        self._validating = time.monotonic()
+
     def on_validation_end(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Note that this epoch has validation figures; Lightning keeps the last ones for ever."""
         self._validated = True
+        self._validation_seconds += time.monotonic() - self._validating
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Add a row."""
@@ -74,10 +90,13 @@ class Curves(Callback):
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
             "seconds": round(self.seconds, 3),
+            "train_seconds": round(self.seconds - self._validation_seconds, 3),
             "samples": _samples(trainer),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             **metrics,
         }
+        if self.probes and (dice := self.probes.take_train_dice()) is not None:
+            row["train/dice"] = dice
         self.rows.append(row)
         if trainer.is_global_zero:
             self._write()
@@ -121,13 +140,20 @@ class Record(Callback):
         self._write(trainer, pl_module, interrupted=False)
 
     def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _error: BaseException
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, error: BaseException
     ) -> None:
-        """Write the record of a training that was cut off after its first epoch."""
-        if self.curves.rows:
-            self._write(trainer, pl_module, interrupted=True)
+        """Write the record of a training that diverged, or was cut off after its first epoch."""
+        diverged = str(error) if isinstance(error, DivergenceError) else ""
+        if self.curves.rows or diverged:
+            self._write(trainer, pl_module, interrupted=True, diverged=diverged)
 
-    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, interrupted: bool) -> None:
+    def _write(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        interrupted: bool,
+        diverged: str = "",
+    ) -> None:
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -138,6 +164,7 @@ class Record(Callback):
             "norm": module.description.norm,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "interrupted": interrupted,
+            "diverged": diverged,
             "seconds": round(self.curves.seconds, 1),
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
@@ -170,6 +197,13 @@ class Record(Callback):
             "git_commit": environment.git_commit(),
         }
         write_json(self.files.fit, content)
+
+
+def divergence_of(files: RunFiles) -> str:
+    """Return why a run's training diverged, in words; empty if it did not."""
+    if not files.fit.is_file():
+        return ""
+    return str(json.loads(files.fit.read_text(encoding="utf-8")).get("diverged", ""))
 
 
 def _samples(trainer: pl.Trainer) -> int:

@@ -36,6 +36,7 @@ from medseg.training.checkpoints import Checkpoints
 from medseg.training.contradictions import refuse_contradictions, refuse_differences
 from medseg.training.module import TRAINING_KEY, SegmentationModule
 from medseg.training.postprocessing import PostprocessingLearner
+from medseg.training.probes import Probes
 from medseg.training.rate_finder import suggest_learning_rate
 from medseg.training.time_shares import TimeShares
 
@@ -141,6 +142,13 @@ class TrainingCLI(LightningCLI):
             help="Try rising learning rates for 100 steps before the training, write the curve to "
             "learning_rate.csv and log a suggestion; `use` also trains with it.",
         )
+        parser.add_argument(
+            "--probes",
+            type=bool,
+            default=False,
+            help="Watch the training (loss, gradients, the loss along the gradient) and write "
+            "probes.json; up to 5 %% of the time.",
+        )
         parser.link_arguments("data.task", "model.task", apply_on="instantiate")
         parser.set_defaults({"trainer.num_sanity_val_steps": 0})
 
@@ -198,13 +206,16 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Give the trainer our run directory, curves, checkpoints and record."""
-        curves = Curves(self.files.curves)
+        probes = Probes(self.files.probes) if self.chosen.probes else None
+        curves = Curves(self.files.curves, probes)
         checkpoints = Checkpoints(self.files.checkpoints)
         learner = PostprocessingLearner(self.files.checkpoints)
         record = Record(self.files, curves, checkpoints, learner)
         # In this order: the clock stops, what was kept is learned from, all is recorded.
         self.pace = Pace()
         callbacks: list[Callback] = [FiniteLoss(), curves, checkpoints, self.pace, learner, record]
+        if probes:
+            callbacks.insert(1, probes)  # after FiniteLoss, before what writes its Dice
         settings = self.chosen.trainer
         if settings.max_time:  # before Pace, which asks whether it ends the training
             callbacks.insert(0, Timer(_plain(settings.max_time)))

@@ -158,6 +158,7 @@ class SegmentationModule(pl.LightningModule):
         self.learn_postprocessing = learn_postprocessing
         i, j, k = task["patch_size"]
         self.window = SlidingWindow((i, j, k), overlap, sw_batch_size, skip_empty)
+        self.shows_logits = False
         self._scores: dict[str, Tensor] = {}
         self._settled_at = -1
 
@@ -222,13 +223,16 @@ class SegmentationModule(pl.LightningModule):
         words = np.random.SeedSequence([seed, _DRAWS, number]).generate_state(2)
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
-    def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
-        """Return the loss of one batch of patches, that of all devices taken as one batch."""
+    def training_step(self, batch: dict[str, Any], _index: int) -> dict[str, Tensor]:
+        """Return the loss of one batch of patches, that of all devices taken as one batch.
+
+        With `shows_logits` also the logits, for what watches the training.
+        """
         heads = self._heads(batch["image"])
         across = self.trainer.world_size > 1
         loss = supervised_loss(heads, batch["label"], across, self.loss)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
-        return loss
+        return {"loss": loss, **({"logits": heads[0].detach()} if self.shows_logits else {})}
 
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
         """Take a step, and move the averaged weights a little towards the new ones."""
@@ -320,7 +324,16 @@ def hard_dice(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
         label: Class indices, same shape; `IGNORE_INDEX` is left out.
         classes: Number of classes, the background included.
     """
+    return dice_of_table(confusion(prediction, label, classes)).cpu()
+
+
+def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Return voxels by class of the label (rows) and of the prediction, shape (K, K), float64."""
     counted = label != IGNORE_INDEX
     pairs = label[counted].long() * classes + prediction[counted]
-    table = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).double()
-    return (2 * table.diagonal() / (table.sum(0) + table.sum(1)))[1:].cpu()
+    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).double()
+
+
+def dice_of_table(table: Tensor) -> Tensor:
+    """Return Dice of each foreground class from counts of voxels, NaN where absent from both."""
+    return (2 * table.diagonal() / (table.sum(0) + table.sum(1)))[1:]

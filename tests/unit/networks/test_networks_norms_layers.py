@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from medseg.core.errors import GeometryError, OptionError
+from medseg.networks.convolution import Conv3d
 from medseg.networks.fold import folded
 from medseg.networks.norms import (
     EPS,
@@ -245,7 +246,8 @@ def test_sync_batch_on_one_cpu_is_batch_norm_with_a_process_group_too(tmp_path):
 def test_standardized_kernels_have_mean_0_and_variance_1_until_folded():
     network = UNet(2, 2, Architecture(channels=[8, 16], encoder="residual"), "group_ws", seed=0)
     kinds = {type(layer) for layer in network.modules() if isinstance(layer, nn.Conv3d)}
-    assert kinds == {nn.Conv3d, StandardizedConv3d}  # the logits, and kernels of two weights
+    # The logits, kernels of two weights, and all others.
+    assert kinds == {nn.Conv3d, Conv3d, StandardizedConv3d}
     plain = folded(network)
     weight = plain.encoder[1][0].body[0][0].weight
     assert not any(isinstance(layer, StandardizedConv3d) for layer in plain.modules())

@@ -33,16 +33,19 @@ def test_a_free_run_is_taken_at_once(tmp_path):
 
 
 FAKE = """
-import pathlib, sys
-place = pathlib.Path(sys.argv[sys.argv.index("--run_dir") + 1]) if "--run_dir" in sys.argv else None
-print("called", *sys.argv[1:])
-if place and "seed=1" in place.name:
-    print("loss is no number", "", sep="\\n")
-    sys.exit(5)
-if place:
-    (place / "fit.json").write_text('{"interrupted": false}')
-if sys.argv[1] == "evaluate":
-    pathlib.Path(sys.argv[sys.argv.index("--output") + 1]).write_text("")
+import json, pathlib, sys
+place = pathlib.Path(sys.argv[1])
+for command in json.loads(sys.argv[2]):
+    print(command[0], flush=True)
+    with (place / f"{command[0]}.log").open("a") as log:
+        print("called", *command, file=log)
+        if "seed=1" in place.name:
+            print("loss is no number", "", sep="\\n", file=log)
+            sys.exit(5)
+    if command[0] == "fit":
+        (place / "fit.json").write_text('{"interrupted": false}')
+    if command[0] == "evaluate":
+        (place / "scores.csv").write_text("")
 """
 
 
@@ -51,7 +54,7 @@ def entries(tmp_path, monkeypatch):
     """Three runs whose commands are a script's; that of seed 1 fails."""
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
-    monkeypatch.setattr(crew, "MEDSEG", (sys.executable, str(script)))
+    monkeypatch.setattr(crew, "CHAIN", (sys.executable, str(script)))
     data = {"manifest": "x.json", "root": None, "fold": 0}
     runs = [Run({"seed_everything": seed}, ()) for seed in range(3)]
     return [Planned(run, RunFiles(tmp_path / "runs" / run.name), {"data": data}) for run in runs]
