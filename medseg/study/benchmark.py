@@ -31,7 +31,8 @@ from medseg.study.rule_simulation import benchmark_recommendation
 from medseg.study.scoring import benchmark_scoring
 from medseg.study.training_time import benchmark_training
 from medseg.training.loss import supervised_loss
-from medseg.training.module import Optimization, SegmentationModule
+from medseg.training.module import SegmentationModule
+from medseg.training.optimization import Optimization
 
 CLASSES = 3
 ROUNDS = 3

@@ -15,7 +15,7 @@ from medseg.networks.fold import folded
 from medseg.networks.norms import NORMS
 from medseg.networks.unet import UNet, check_architecture
 from medseg.training.measure import StepJob, kept_bytes
-from medseg.training.module import Optimization
+from medseg.training.optimization import Optimization
 
 CLIP = 12.0
 """Norm of all gradients at which `medseg fit` clips by default (pipelines/base.yaml)."""

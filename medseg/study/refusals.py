@@ -8,7 +8,7 @@ from typing import Any
 from medseg.core.errors import suggestion
 from medseg.study.flags import SHORT_NAMES, full, word
 from medseg.study.roles import ROLES, wrong_roles
-from medseg.study.spending import wrong_budget
+from medseg.study.spending import BATCH_SIZE, wrong_budget
 from medseg.study.strict_yaml import canonical
 
 KEYS = (
@@ -38,25 +38,20 @@ def wrong_study(content: Mapping[str, Any]) -> list[str]:
     named = [SHORT_NAMES.get(name, name) for name in (*grid, *fixed)]
     twice = sorted({name for name in named if named.count(name) > 1})
     found += [f"{name} is named twice, in grid and fixed or by both of its names" for name in twice]
-    asked = {**{name: [value] for name, value in full(fixed).items()}, **full(grid)}
-    varied = _varied(variants)
-    found += wrong_roles(content, {*asked, *varied})
-    found += wrong_budget(content, {**varied, **asked})
+    values = {flag: [value] for flag, value in full(fixed).items()} | full(grid)
+    changes = _changes(variants, values, full(grid))
+    found += wrong_roles(content, {*named, *changes})
+    # A size that only some variants give leaves the others' budget open.
+    values |= {
+        flag: tried for flag, tried in changes.items() if flag in values or flag != BATCH_SIZE
+    }
+    found += wrong_budget(content, values)
     if not isinstance(content.get("probes", False), bool):
         found.append(f"probes: true or false is needed; got {content['probes']!r}")
     if not isinstance(exclude, list):
         return [*found, f"exclude: a list of combinations is needed; got {exclude!r}"]
-    choices = {**varied, **full(grid)}
+    choices = {**changes, **full(grid)}
     return found + [text for part in exclude for text in _wrong_exclusion(part, choices)]
-
-
-def _varied(variants: Any) -> dict[str, list[Any]]:
-    """Return every flag of the variants with its values."""
-    found: dict[str, list[Any]] = {}
-    for variant in variants if isinstance(variants, list) else []:
-        for flag, value in (full(variant) if _is_flags(variant) else {}).items():
-            found.setdefault(flag, []).append(value)
-    return found
 
 
 def wrong_variants(variants: Any, grid: Mapping[str, Any]) -> list[str]:
@@ -69,6 +64,18 @@ def wrong_variants(variants: Any, grid: Mapping[str, Any]) -> list[str]:
     found = [f"{flag} is named in variants and in grid" for flag in both]
     twice = [variant for variant in variants if len(full(variant)) < len(variant)]
     return found + [f"variants {variant!r} gives a flag by both of its names" for variant in twice]
+
+
+def _changes(
+    variants: Any, values: Mapping[str, Any], grid: Mapping[str, Any]
+) -> dict[str, list[Any]]:
+    """Return all values of the flags that variants change, with the fixed one before."""
+    changes: dict[str, list[Any]] = {}
+    for variant in filter(_is_flags, variants if isinstance(variants, list) else []):
+        for flag, value in full(variant).items():
+            if flag not in grid:
+                changes.setdefault(flag, list(values.get(flag, []))).append(value)
+    return changes
 
 
 def _is_flags(content: Any) -> bool:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medseg.core.errors import OptionError
 from medseg.data.transforms import IGNORE_INDEX
@@ -24,7 +23,8 @@ from medseg.networks.window import SlidingWindow
 from medseg.training.compiling import Heads, training_forward
 from medseg.training.contradictions import refuse_contradictions
 from medseg.training.loss import PLAIN, Loss, dice_ce, supervised_loss
-from medseg.training.schedule import Schedule, learning_rate_factor, shared_progress
+from medseg.training.optimization import Optimization
+from medseg.training.schedule import learning_rate_factor, shared_progress
 
 TRAINING_KEY = "medseg_training"
 """Where a checkpoint keeps the settings that a resumed run cannot change."""
@@ -34,74 +34,8 @@ log = logging.getLogger("medseg")
 _DRAWS = 3
 """Sets PyTorch's draws (dropout) apart from those of the data under the same seed."""
 
-FUSED_DEVICES = {"cpu", "cuda", "mps"}
-"""Kinds of devices for which PyTorch 2.10 and later have fused AdamW and SGD."""
-
 POPULATION_BATCHES = 50
 """Batches from which the batch statistics of averaged weights are measured."""
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """How the weights are found. No weight decay on norms and biases, whatever the norm.
-
-    Attributes:
-        name: `adamw`, or `sgd` with Nesterov momentum.
-        learning_rate: At its peak.
-        weight_decay: On convolution weights.
-        momentum: Of SGD.
-        schedule: `cosine`, `poly` or `constant`; ends where max_time, max_steps or max_epochs ends.
-        warmup: Share of the training in which the rate rises.
-        fused: Take the step in one kernel over all weights; null: wherever PyTorch has one.
-    """
-
-    name: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    momentum: float = 0.99
-    schedule: Schedule = "cosine"
-    warmup: float = 0.05
-    fused: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
-            raise OptionError(
-                "model.optimization needs learning_rate > 0, weight_decay >= 0 and warmup in "
-                f"[0, 1); got {self.learning_rate}, {self.weight_decay}, {self.warmup}."
-            )
-
-    def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer of a network's parameters.
-
-        Raises:
-            OptionError: If a fused one is asked for where PyTorch has none.
-        """
-        weights = [p for p in network.parameters() if p.ndim > 1]
-        others = [p for p in network.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": weights, "weight_decay": self.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        fused = self._fuses({p.device.type for p in network.parameters()})
-        optimizer: torch.optim.Optimizer
-        if self.name == "sgd":
-            optimizer = torch.optim.SGD(groups, self.learning_rate, self.momentum,
-                                        nesterov=self.momentum > 0, fused=fused)  # fmt: skip
-        else:
-            optimizer = torch.optim.AdamW(groups, self.learning_rate, fused=fused)
-        # A fused one would unscale the gradients of 16-mixed itself, too late to clip them, and
-        # Lightning refuses to clip in any mixed precision. Without this they are unscaled before.
-        optimizer._step_supports_amp_scaling = False  # noqa: SLF001
-        return optimizer
-
-    def _fuses(self, devices: set[str]) -> bool:
-        there = devices <= FUSED_DEVICES
-        if self.fused and not there:
-            raise OptionError(
-                f"PyTorch has fused optimizers for {', '.join(sorted(FUSED_DEVICES))}; the network "
-                f"is on {', '.join(sorted(devices))}. Drop --model.optimization.fused."
-            )
-        return there if self.fused is None else self.fused
 
 
 class SegmentationModule(pl.LightningModule):
@@ -131,7 +65,7 @@ class SegmentationModule(pl.LightningModule):
         norm: str = "batch",
         norm_groups: int = DEFAULT_GROUPS,
         network: Architecture = Architecture(),  # noqa: B008 - frozen
-        optimization: Optimization = Optimization(),
+        optimization: Optimization = Optimization(),  # noqa: B008 - frozen
         loss: Loss = PLAIN,
         compile: bool = False,  # noqa: A002 - the name of the flag
         ema_decay: float = 0.0,

@@ -70,6 +70,26 @@ def test_combinations_are_left_out_of_every_variant(tmp_path):
             },
             "data.train_folds is set by the roles",
         ),
+        (
+            {
+                "variants": [{"trainer.max_steps": 9}],
+                "fixed": {"batch_size": 2},
+                "budget": {"steps": 20},
+            },
+            "trainer.max_steps is set by the budget",
+        ),
+        (
+            {
+                "variants": [{}, {"batch_size": 3}],
+                "fixed": {"batch_size": 2},
+                "budget": {"samples": 20, "validations": 10},
+            },
+            "validations at batch size 3 need a number of steps",
+        ),
+        (
+            {"variants": [{}, {"batch_size": 2}], "fixed": {}, "budget": {"steps": 20}},
+            "batch_size must be in the grid or fixed",
+        ),
         ({"variants": [{"norm": "batch"}, {"norm": "batch"}]}, "would share the folder norm=batch"),
     ],
 )

@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from medseg.networks.unet import Architecture
-from medseg.training.module import Optimization, SegmentationModule
+from medseg.training.module import SegmentationModule
+from medseg.training.optimization import Optimization
 
 SIZE = (8, 8, 8)
 

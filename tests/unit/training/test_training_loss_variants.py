@@ -189,7 +189,7 @@ def test_training_and_validation_minimize_what_was_asked_for(monkeypatch):
     image, label = torch.randn(1, 1, 8, 8, 8), torch.randint(0, 2, (1, 8, 8, 8))
     batch = {"image": image, "label": label, "case_id": ["one"]}
     expected = supervised_loss(module.network.heads(image), label, loss=loss).item()
-    assert module.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-5)
+    assert module.training_step(batch, 0)["loss"].item() == pytest.approx(expected, rel=1e-5)
     module.eval()
     with torch.no_grad():
         module.validation_step(batch, 0)

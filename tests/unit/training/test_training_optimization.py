@@ -5,7 +5,7 @@ import torch
 
 from medseg.core.errors import OptionError
 from medseg.networks.unet import Architecture, UNet
-from medseg.training.module import Optimization
+from medseg.training.optimization import Optimization
 
 
 def trained(fused, name="adamw", steps=4, scaler=None):
