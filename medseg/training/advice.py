@@ -33,6 +33,7 @@ class Settings:
         early_stopping: Whether the training may end before its schedule does.
         first_validation: Batches before it.
         averaged: Whether a moving average of the weights is judged; its statistics are measured.
+        started: Whether the weights come from another run, or an earlier part of this one.
     """
 
     norm: str
@@ -44,12 +45,13 @@ class Settings:
     early_stopping: bool
     first_validation: int = WARM_UP
     averaged: bool = False
+    started: bool = False
 
 
 def settings_of(
-    trainer: pl.Trainer, module: SegmentationModule, data: SegmentationData
+    trainer: pl.Trainer, module: SegmentationModule, data: SegmentationData, started: bool
 ) -> Settings:
-    """Return the settings of a training that is about to start."""
+    """Return the settings of a training that is about to start; see `Settings`."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return Settings(
         norm=module.description.norm,
@@ -61,6 +63,7 @@ def settings_of(
         early_stopping=any(isinstance(callback, EarlyStopping) for callback in callbacks),
         first_validation=data.steps_per_epoch * (trainer.check_val_every_n_epoch or 1),
         averaged=module.averaged is not None,
+        started=started,
     )
 
 
@@ -70,10 +73,16 @@ def advice(settings: Settings) -> list[str]:
     batch_dependent = NORMS[settings.norm].batch_dependent
     shared = settings.devices if settings.norm == "sync_batch" else 1
     batch = settings.batch_size * shared
-    if settings.devices > 1 and settings.norm == "batch":
+    if settings.norm == "batch_frozen" and not settings.started:
         found.append(
-            f"norm 'batch' takes its statistics on each of {settings.devices} devices alone: "
-            "--model.norm sync_batch joins them, instance and group do not need it."
+            "norm 'batch_frozen' never moves its statistics, and fresh ones normalize nothing: "
+            "it is for weights of a batch-norm run. Give --init_from, or take --model.norm "
+            "instance or group."
+        )
+    if settings.devices > 1 and batch_dependent and settings.norm != "sync_batch":
+        found.append(
+            f"norm {settings.norm!r} takes its statistics on each of {settings.devices} devices "
+            "alone: --model.norm sync_batch joins them, instance and group do not need it."
         )
     if batch_dependent and settings.accumulate > 1:
         found.append(

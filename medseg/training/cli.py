@@ -309,7 +309,8 @@ class TrainingCLI(LightningCLI):
         log.info("norm %s, %d parameters", self.model.description.norm, count)
         log.info("%d cases to train on, %d to validate on", len(self.datamodule.train_cases),
                  len(self.datamodule.val_cases))  # fmt: skip
-        for sentence in advice(settings_of(self.trainer, self.model, self.datamodule)):
+        started = bool(self.chosen.init_from or self.chosen.ckpt_path)
+        for sentence in advice(settings_of(self.trainer, self.model, self.datamodule, started)):
             log.warning("%s", sentence)
         if self.chosen.find_learning_rate:
             self._find_learning_rate()

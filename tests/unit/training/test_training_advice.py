@@ -45,6 +45,17 @@ def test_devices_share_the_batch_of_sync_batch_only():
     assert "at batch 2" in said(norm="batch", batch_size=2, devices=4)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_batch_that_each_device_has_for_itself_is_told(norm):
+    alone = NORMS[norm].batch_dependent and norm != "sync_batch"
+    assert ("on each of 4 devices alone" in said(norm=norm, devices=4)) is alone
+
+
+def test_statistics_that_never_move_need_a_run_to_start_from():
+    assert "--init_from" in said(norm="batch_frozen")
+    assert "--init_from" not in said(norm="batch_frozen", started=True)
+
+
 def test_an_epoch_that_ends_within_a_step_is_told():
     assert "gradients of 2 batches only, divided by 4" in said(accumulate=4)
 
