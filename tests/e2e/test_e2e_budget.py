@@ -153,8 +153,9 @@ def test_a_training_that_diverges_ends_in_words_and_keeps_finite_weights(
     run, step = tmp_path / "run", SegmentationModule.training_step
 
     def breaks(module, batch, index):
-        loss = step(module, batch, index)
-        return loss * math.nan if module.trainer.global_step == 4 else loss
+        out = step(module, batch, index)
+        broken = module.trainer.global_step == 4
+        return {**out, "loss": out["loss"] * math.nan} if broken else out
 
     monkeypatch.setattr(SegmentationModule, "training_step", breaks)
     assert main(["fit", *fit_flags(phantoms, run)]) == 2
