@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -93,18 +94,24 @@ def _tell(failed: Mapping[str, str]) -> None:
 
 
 def _runs(options: StudyOptions) -> list[Run]:
+    """Return what is asked; `--root` is a fixed flag of every run."""
     if missing := [str(path) for path in options.config if not path.is_file()]:
         raise OptionError(f"--config: no such file: {', '.join(missing)}.")
     if options.samples is not None and options.profile is None:
         raise OptionError("--samples goes with --profile.")
-    if options.profile is not None:
-        if any(map(is_study, options.config)):
-            raise OptionError("--profile takes configuration files of medseg fit, not a study.")
-        manifest = manifest_of(resolved(Run({}, options.config))["data"])
-        return read_profile(options.profile, options.config, manifest, options.samples)
-    if is_study(options.config[0]):
-        if len(options.config) > 1:
-            raise OptionError("--config takes one study, or configuration files of medseg fit.")
+    root = {} if options.root is None else {"data.root": str(options.root.absolute())}
+    return [replace(run, fixed={**run.fixed, **root}) for run in _asked(options, root)]
+
+
+def _asked(options: StudyOptions, root: Mapping[str, str]) -> list[Run]:
+    studies = any(map(is_study, options.config))
+    if options.profile is not None and studies:
+        raise OptionError("--profile takes configuration files of medseg fit, not a study.")
+    if studies and len(options.config) > 1:
+        raise OptionError("--config takes one study, or configuration files of medseg fit.")
+    if studies:
         return read_study(options.config[0])
-    manifest = manifest_of(resolved(Run({}, options.config))["data"])
-    return cross_validation(options.config, manifest, options.folds)
+    manifest = manifest_of(resolved(Run({}, options.config, root))["data"])
+    if options.profile is None:
+        return cross_validation(options.config, manifest, options.folds)
+    return read_profile(options.profile, options.config, manifest, options.samples)

@@ -103,6 +103,7 @@ class StudyOptions:
         config: A study (YAML with a `grid`), or configuration files of `medseg fit` for a study of
             one variant.
         output: Folder of the runs, the out-of-fold predictions and the report.
+        root: Folder the manifest's paths are relative to; the configuration's if not given.
         profile: Compare norms on the data of --config: quick takes 6 norms at one batch size, 3
             learning rates and one seed; standard 6 norms at 3 batch sizes, 3 rates and 3 seeds;
             full 9 norms at 4 batch sizes, 5 rates and 5 seeds, with dropout and other initial
@@ -123,6 +124,7 @@ class StudyOptions:
 
     config: tuple[Path, ...]
     output: Path
+    root: Path | None = None
     profile: Literal["quick", "standard", "full"] | None = None
     samples: int | None = None
     folds: str = "all"

@@ -31,10 +31,11 @@ TEXTS = [
     "docs/scale.md",
     "docs/training.md",
     "docs/study.md",
+    "docs/norm_study.md",
+    "docs/norms.md",
     "docs/budget.md",
     "docs/plan.md",
     "docs/doctor.md",
-    "docs/norms.md",
 ]
 
 

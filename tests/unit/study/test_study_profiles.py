@@ -95,6 +95,18 @@ def test_the_study_of_a_profile_can_be_looked_at(data, tmp_path, caplog):
     assert study(options) == 0
 
 
+def test_the_data_may_lie_elsewhere(data, tmp_path):
+    _, config = data(3)
+    (tmp_path / "elsewhere").mkdir()
+    for file in tmp_path.glob("*.nii"):
+        file.rename(tmp_path / "elsewhere" / file.name)
+    options = {"profile": "quick", "samples": 100, "dry_run": True}
+    with pytest.raises(OptionError, match="needs 3 folds"):
+        study(StudyOptions(tuple(config), tmp_path / "out", **options))
+    options["root"] = tmp_path / "elsewhere"
+    assert study(StudyOptions(tuple(config), tmp_path / "out", **options)) == 0
+
+
 def test_exclude_may_name_flags_of_variants(tmp_path):
     text = "variants: [{}, {dropout: 0.2}]\ngrid: {batch_size: [1, 2]}\n"
     path = tmp_path / "study.yaml"
