@@ -17,7 +17,7 @@ from medseg.study.choosing import choices_at
 from medseg.study.claims import judge_claims
 from medseg.study.cost_table import costs
 from medseg.study.curve_reading import VIEWS_OF_BUDGET, at_common_count
-from medseg.study.outcomes import Outcome, Study
+from medseg.study.outcomes import Study
 from medseg.study.planned import Plan
 from medseg.study.recommendation import Recommendation, recommend_all
 from medseg.study.run_outcomes import outcomes_of
@@ -162,11 +162,3 @@ def interval(value: float, low: float, high: float, signed: bool = False) -> str
     sign = "+" if signed else ""
     ends = f" [{low:{sign}.3f}, {high:{sign}.3f}]" if math.isfinite(low) else ""
     return f"{value:{sign}.3f}{ends}"
-
-
-def name_of(outcome: Outcome) -> str:
-    """Return a cell in words."""
-    return (
-        f"{outcome.norm}, batch {outcome.batch_size}, rate {outcome.learning_rate:g}, "
-        f"seed {outcome.seed}"
-    )
