@@ -138,7 +138,7 @@ def _protocol(plan: Plan) -> list[tuple[str, str]]:
         ("Data set", str(fitted.get("data_set", _EMPTY))),
         ("Network", f"channels {first.settings['model']['network']['channels']}"),
         ("Patch", f"{data['patch_size']} voxels"),
-        ("Precision", str(trainer["precision"])),
+        ("Precision", str(trainer.get("precision") or "32-true")),
         ("Device", str(fitted.get("device", _EMPTY))),
     ]
     if roles["choose"] == roles["report"]:
