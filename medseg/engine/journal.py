@@ -71,7 +71,7 @@ class Journal:
         Raises:
             OptionError: If it cannot be written.
         """
-        content = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record}
+        content = {"time": datetime.now(UTC).isoformat(timespec="microseconds"), **record}
         line = json.dumps(strict_json(content), allow_nan=False).encode("ascii") + b"\n"
         try:
             own = self._own = self._own or self._new()
