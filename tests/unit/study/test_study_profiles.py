@@ -6,10 +6,17 @@ import yaml
 from medseg.core.errors import OptionError
 from medseg.core.manifest import load_manifest
 from medseg.core.runs import write_json
+from medseg.study import execute
 from medseg.study.execute import study
 from medseg.study.grid import read_study
 from medseg.study.options import StudyOptions
 from medseg.study.profiles import read_profile
+
+
+@pytest.fixture(autouse=True)
+def _measured(monkeypatch):
+    """Take a step's time for known: measuring it starts a process."""
+    monkeypatch.setattr(execute, "seconds_by_batch_size", lambda _jobs: {2: 0.1})
 
 
 @pytest.fixture
