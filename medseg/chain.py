@@ -13,8 +13,7 @@ from medseg.cli import main
 from medseg.core.errors import MedsegError
 from medseg.core.runs import RunFiles
 from medseg.study.after import measure_after
-from medseg.study.planned import AFTER
-from medseg.training.callbacks import divergence_of
+from medseg.study.planned import AFTER, read_record
 
 
 def do_commands(
@@ -40,7 +39,7 @@ def do_commands(
                 stream.flush()
                 os.dup2(log.fileno(), stream.fileno())
         code = _measure(run_dir) if command[0] == AFTER else main(command)
-        if command[0] == "fit" and divergence_of(files):
+        if command[0] == "fit" and read_record(files.fit).get("diverged"):
             if not any(files.checkpoints.glob("*.ckpt")):
                 return 0
         elif code:

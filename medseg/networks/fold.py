@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medseg.core.errors import CheckpointError
 from medseg.networks.blocks import ConvNorm
+from medseg.networks.norms import NORMS
 from medseg.networks.norms_batch import FrozenBatchNorm
 from medseg.networks.norms_switchable import SwitchableNorm
 from medseg.networks.norms_weight import with_plain_weights
@@ -25,6 +26,12 @@ values) give far more.
 
 _PROBE_LENGTH = 2  # voxels an axis at the coarsest level: a norm of one voxel is undefined
 _SHORTEST_PROBE = 16  # voxels an axis: enough for every kernel a network is computed with
+
+
+def folds(norm: str) -> bool:
+    """Return whether `folded` takes something away from a network with this norm but dropout."""
+    row = NORMS[norm]
+    return norm != "none" and (row.folds or row.standardizes)
 
 
 def folded(network: UNet) -> UNet:

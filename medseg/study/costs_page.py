@@ -6,13 +6,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medseg.report.style import COLOURS
 from medseg.report.templating import asset, environment, still_page
 from medseg.study.costs_timing import Cost
 
 MEASURES = ("training step", "inference", "inference, folded")
-COLOURS = ("#0072B2", "#E69F00", "#009E73")
-"""Okabe & Ito's, as in the figures of the report."""
-
 LABEL, WIDTH, BAR, GAP, TOP = 110, 520, 9, 9, 22
 """Of a chart, in its own units: room for names, room for bars, a bar, between norms, above."""
 
@@ -65,7 +63,7 @@ def render(rows: Sequence[Cost], device: str, settings: str, rounds: int) -> str
         style,
         charts=[_chart(list(group)) for _, group in groups],
         facts=[("Device", device), ("Step", settings), ("Rounds", str(rounds))],
-        legend=list(zip(MEASURES, COLOURS, strict=True)),
+        legend=list(zip(MEASURES, COLOURS, strict=False)),
         left=LABEL,
         top=TOP,
         bar=BAR,
@@ -87,7 +85,7 @@ def _chart(rows: Sequence[Cost]) -> Chart:
         names.append((row.norm, y + len(MEASURES) * BAR / 2))
         bars += [
             Bar(y + number * BAR, round(WIDTH * ratio / longest, 1), colour, f"{ratio:.2f}")
-            for number, (ratio, colour) in enumerate(zip(values, COLOURS, strict=True))
+            for number, (ratio, colour) in enumerate(zip(values, COLOURS, strict=False))
         ]
     step = 0.5 if longest < 4 else max(1, int(longest) // 4)
     marks = (number * step for number in range(int(longest / step) + 1))

@@ -11,8 +11,7 @@ import torch
 
 from medseg.core.errors import MedsegError
 from medseg.networks.devices import is_out_of_memory
-from medseg.networks.fold import folded
-from medseg.networks.norms import NORMS
+from medseg.networks.fold import folded, folds
 from medseg.networks.unet import UNet, check_architecture
 from medseg.training.measure import StepJob, kept_bytes
 from medseg.training.optimization import Optimization
@@ -92,8 +91,7 @@ class Contender:
     def finish(self) -> None:
         """Go over to prediction, and fold what folds."""
         del self.optimizer
-        row = NORMS[self.job.norm]
-        if (row.folds and self.job.norm != "none") or row.standardizes:
+        if folds(self.job.norm):
             self.folded = folded(self.network)
         self.network.eval().requires_grad_(False)
 
@@ -138,6 +136,7 @@ def peak_mib(job: StepJob) -> float | None:
 
 
 def _peak_mib(job: StepJob) -> float:
+    before = torch.cuda.memory_allocated() if job.device == "cuda" else 0
     contender = Contender(job)
     if job.device != "cuda":
         network, image, label = contender.network, contender.image, contender.label
@@ -146,11 +145,11 @@ def _peak_mib(job: StepJob) -> float:
     torch.cuda.reset_peak_memory_stats()
     contender.train()
     torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() / 2**20
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def in_turns(
-    actions: Sequence[Callable[[], None]], warmup: int, rounds: int, device: str
+    actions: Sequence[Callable[[], object]], warmup: int, rounds: int, device: str
 ) -> list[list[float]]:
     """Time actions one after another, round after round: a busy machine slows all alike.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import threading
@@ -11,12 +12,13 @@ from pathlib import Path
 from types import FrameType
 
 from medseg.core.errors import OptionError
+from medseg.core.manifest import load_manifest
 from medseg.engine.shards import parse_shard
 from medseg.study.crew import Crew, alone
 from medseg.study.folds import cross_validation
 from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
-from medseg.study.hours import has_pace, predicted_hours
+from medseg.study.hours import predicted_hours
 from medseg.study.needs import Memory, seconds_by_batch_size, step_of
 from medseg.study.options import StudyOptions
 from medseg.study.planned import Plan, Planned, manifest_of, plan_runs
@@ -66,12 +68,12 @@ def study(options: StudyOptions) -> int:
 def _predict(planned: Sequence[Planned], mine: Sequence[Planned], workers: int) -> None:
     """Say how much memory and how many hours are left to spend."""
     left = [entry for entry in mine if entry.state in ("new", "interrupted")]
-    jobs = {e.run.name: step_of(e.settings, manifest_of(e.settings["data"])) for e in left}
+    load = functools.cache(load_manifest)
+    jobs = {e.run.name: step_of(e.settings, manifest_of(e.settings["data"], load)) for e in left}
     if jobs:
         log.info("%s", Memory().words(jobs, workers))
-    known = has_pace(planned)
-    measured = {} if known or not jobs else seconds_by_batch_size(list(jobs.values()))
-    log.info("%s", predicted_hours(planned, left, workers, measured))
+    measure = functools.partial(seconds_by_batch_size, list(jobs.values()))
+    log.info("%s", predicted_hours(planned, left, workers, measure))
 
 
 def _finish(plan: Plan, output: Path) -> int:

@@ -34,6 +34,18 @@ def name_of(cell: Mapping[str, Any]) -> str:
     return re.sub(r"[^\w=,.+-]+", "_", ",".join(parts)) or "run"
 
 
+def setting(settings: Any, flag: str) -> Any:
+    """Return what a resolved configuration says of a flag.
+
+    Raises:
+        LookupError: If it says nothing of it.
+        TypeError: If what the flag is a part of has no parts, being null for one.
+    """
+    for name in flag.split("."):
+        settings = settings[name]
+    return settings
+
+
 def full(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return flags by their full names."""
     return {SHORT_NAMES.get(name, name): value for name, value in flags.items()}

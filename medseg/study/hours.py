@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ def predicted_hours(
     planned: Sequence[Planned],
     left: Sequence[Planned],
     workers: int,
-    measured: Mapping[int, float] | None = None,
+    measure: Callable[[], Mapping[int, float]] = dict,
 ) -> str:
     """Say how many hours the trainings that are left take, and where that is known from.
 
@@ -24,13 +24,15 @@ def predicted_hours(
         planned: All runs of the study; the finished ones tell the seconds of a step.
         left: Those that are not trained yet.
         workers: Runs side by side.
-        measured: Seconds of a bare step by batch size, where no run is finished.
+        measure: Returns the seconds of a bare step by batch size; called only where neither a
+            limit of time nor a finished run tells.
     """
     if not left:
         return "predicted hours: 0; every run is trained"
-    pace = _paces(planned) or dict(measured or {})
     limits = [_limit(entry.settings["trainer"].get("max_time")) for entry in left]
     unlimited = [e for e, limit in zip(left, limits, strict=True) if limit is None]
+    finished = _paces(planned)
+    pace = finished or (measure() if unlimited else {})
     if unlimited and not pace:
         return UNKNOWN
     seconds = sum(limit for limit in limits if limit is not None)
@@ -38,18 +40,13 @@ def predicted_hours(
     sources = ["max_time"] if len(unlimited) < len(left) else []
     if unlimited:
         shown = ", ".join(f"{pace[n]:.3g} s at batch size {n}" for n in sorted(pace))
-        how = "a step in the finished runs" if has_pace(planned) else "a bare step, measured now"
+        how = "a step in the finished runs" if finished else "a bare step, measured now"
         sources.append(f"{how}: {shown}")
     words = f"predicted hours: {seconds / 3600:.2f} for {len(left)} trainings"
     side_by_side = min(max(workers, 1), len(left))
     if side_by_side > 1:
         words += f", {seconds / 3600 / side_by_side:.2f} with {side_by_side} side by side"
     return f"{words} (from {' and '.join(sources)})"
-
-
-def has_pace(planned: Sequence[Planned]) -> bool:
-    """Return whether a finished run tells the seconds of a step."""
-    return bool(_paces(planned))
 
 
 def _paces(planned: Sequence[Planned]) -> dict[int, float]:

@@ -125,23 +125,20 @@ def _protocol(plan: Plan) -> list[tuple[str, str]]:
     """Return what the trainings have in common."""
     first = plan.runs[0]
     data, trainer = first.settings["data"], first.settings["trainer"]
-    roles = {
-        "train": data["train_folds"],
-        "choose": sorted({entry.fold for entry in plan.runs}),
-        "report": sorted({entry.reported for entry in plan.runs}),
-    }
+    choose = {entry.fold for entry in plan.runs}
+    report = {entry.reported for entry in plan.runs}
     fitted = next((entry.fitted for entry in plan.runs if entry.fitted), {})
     shared = [
-        ("Trained on", f"folds {roles['train'] or 'all others'}"),
-        ("Chosen on", f"fold {_listed(set(roles['choose']))}"),
-        ("Reported on", f"fold {_listed(set(roles['report']))}"),
+        ("Trained on", f"folds {data['train_folds'] or 'all others'}"),
+        ("Chosen on", f"fold {_listed(choose)}"),
+        ("Reported on", f"fold {_listed(report)}"),
         ("Data set", str(fitted.get("data_set", _EMPTY))),
         ("Network", f"channels {first.settings['model']['network']['channels']}"),
         ("Patch", f"{data['patch_size']} voxels"),
         ("Precision", str(trainer.get("precision") or "32-true")),
         ("Device", str(fitted.get("device", _EMPTY))),
     ]
-    if roles["choose"] == roles["report"]:
+    if choose == report:
         shared.append(("Caution", "learning rates were chosen on the very cases that are reported"))
     return shared
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from medseg.study.flags import PROBES
 from medseg.study.grid import Run
 from medseg.study.needs import Memory, step_of
 from medseg.study.resolving import Resolver
-from medseg.training.callbacks import divergence_of
 
 ASKED = "study.json"
 """In each run's folder: what was asked of it, and how its last attempt ended."""
+
+LoadManifest = Callable[[Path, Path | None], Manifest]
 
 AFTER = "after"
 """The step in which a study measures what it has trained; no verb of its own."""
@@ -47,9 +49,10 @@ class Planned:
         """`scored`, `trained`, `diverged` (without weights to score), `interrupted` or `new`."""
         fitted = self.fitted
         kept = (self.files.checkpoints / "last.ckpt").is_file()
-        if fitted and self.divergence and not kept:
+        diverged = bool(fitted.get("diverged"))
+        if diverged and not kept:
             return "diverged"
-        if fitted and (self.divergence or not fitted["interrupted"]):
+        if fitted and (diverged or not fitted["interrupted"]):
             return "scored" if self.has_scores and self._is_measured else "trained"
         return "interrupted" if kept else "new"
 
@@ -70,7 +73,7 @@ class Planned:
     @property
     def divergence(self) -> str:
         """Why its training ended in a divergence, in words; empty if it did not."""
-        return divergence_of(self.files)
+        return str(self.fitted.get("diverged", ""))
 
     @property
     def fitted(self) -> dict[str, Any]:
@@ -176,10 +179,11 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
         OptionError: If runs cannot be built, or a run's folder holds what was asked otherwise.
     """
     plan, changed, resolver, memory = Plan([], []), [], Resolver(), Memory()
+    load = functools.cache(load_manifest)  # runs of one study share their data
     for run in runs:
         entry = Planned(run, RunFiles(output / "runs" / run.name), resolver.resolve(run))
         try:
-            _check(entry, memory)
+            _check(entry, memory, load)
         except MedsegError as error:
             plan.left_out.append(LeftOut(run.name, entry.settings, str(error)))
             continue
@@ -207,21 +211,21 @@ def _tell_impossible(plan: Plan, skip: bool) -> None:
         log.warning("left out %s", text)
 
 
-def _check(entry: Planned, memory: Memory) -> None:
+def _check(entry: Planned, memory: Memory, load: LoadManifest) -> None:
     """Check what can be known before a run starts: network and norm, folds, memory."""
     model, data = entry.settings["model"], entry.settings["data"]
     network = Architecture(**model["network"])
     groups, patch = model["norm_groups"], data["patch_size"]
     check_architecture(network, model["norm"], groups, patch, data["batch_size"])
-    manifest = manifest_of(data)
+    manifest = manifest_of(data, load)
     manifest.split(data["fold"], data["train_folds"])
     manifest.in_folds([entry.reported])
     memory.check(step_of(entry.settings, manifest))
 
 
-def manifest_of(data: Mapping[str, Any]) -> Manifest:
+def manifest_of(data: Mapping[str, Any], load: LoadManifest = load_manifest) -> Manifest:
     """Return the data set of a configuration's section `data`."""
-    return load_manifest(Path(data["manifest"]), data["root"] and Path(data["root"]))
+    return load(Path(data["manifest"]), data["root"] and Path(data["root"]))
 
 
 def read_record(path: Path) -> dict[str, Any]:

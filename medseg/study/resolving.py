@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from medseg.core.errors import OptionError
-from medseg.study.flags import word
+from medseg.study.flags import setting, word
 from medseg.study.grid import Run
 from medseg.training.cli import fit
 
@@ -54,7 +54,7 @@ class Resolver:
         settings = copy.deepcopy(self._parsed(run, {}))
         try:
             for flag, value in flags.items():
-                _set(settings, flag, _get(self._parsed(run, {flag: value}), flag))
+                _set(settings, flag, setting(self._parsed(run, {flag: value}), flag))
         except (LookupError, TypeError):  # part of something that the configuration leaves out
             return resolved(run)
         return settings
@@ -71,20 +71,7 @@ def _overlap(flags: Mapping[str, Any]) -> bool:
     return any(one.startswith(f"{other}.") for one in flags for other in flags)
 
 
-def _get(settings: Any, flag: str) -> Any:
-    for name in flag.split("."):
-        settings = _within(settings)[name]
-    return settings
-
-
-def _set(settings: Any, flag: str, value: Any) -> None:
-    *path, last = flag.split(".")
-    for name in path:
-        settings = _within(settings)[name]
-    _within(settings)[last] = value
-
-
-def _within(settings: Any) -> Settings:
-    if not isinstance(settings, dict):
-        raise TypeError(f"no settings: {settings!r}")
-    return settings
+def _set(settings: Settings, flag: str, value: Any) -> None:
+    path, _, last = flag.rpartition(".")
+    section = setting(settings, path) if path else settings
+    section[last] = value

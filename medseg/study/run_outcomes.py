@@ -9,7 +9,7 @@ from typing import Any
 
 from medseg.report.files import read_curves, read_json
 from medseg.report.sources import Source, read_source
-from medseg.study.flags import SHORT_NAMES
+from medseg.study.flags import SHORT_NAMES, setting
 from medseg.study.measurements import CaseScores, Costs, Curve, Probes
 from medseg.study.outcomes import Outcome, Status, Study
 from medseg.study.planned import LeftOut, Planned
@@ -126,20 +126,16 @@ def collapse(curve: Sequence[Mapping[str, float]]) -> str:
 
 
 def _outcome(settings: Mapping[str, Any], **what: Any) -> Outcome:
-    def value(name: str, default: Any = None) -> Any:
-        found: Any = settings
-        for part in SHORT_NAMES[name].split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        return default if found is None else found
+    def value(name: str) -> Any:
+        return setting(settings, SHORT_NAMES[name])
 
-    seed = value("seed", 0)
     return Outcome(
         norm=value("norm"),
         batch_size=value("batch_size"),
         learning_rate=float(value("learning_rate")),
-        seed=int(seed),
-        dropout=float(value("dropout", 0.0)),
-        init_scale=float(value("init_scale", 1.0)),
+        seed=int(value("seed") or 0),
+        dropout=float(value("dropout")),
+        init_scale=float(value("init_scale")),
         **what,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import platform
 import time
@@ -197,13 +196,6 @@ class Record(Callback):
             "git_commit": environment.git_commit(),
         }
         write_json(self.files.fit, content)
-
-
-def divergence_of(files: RunFiles) -> str:
-    """Return why a run's training diverged, in words; empty if it did not."""
-    if not files.fit.is_file():
-        return ""
-    return str(json.loads(files.fit.read_text(encoding="utf-8")).get("diverged", ""))
 
 
 def _samples(trainer: pl.Trainer) -> int:

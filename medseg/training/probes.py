@@ -195,7 +195,9 @@ def _unscaled(seen: Landscape, scale: float) -> Landscape:
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat([part.cpu() for part in parts]) if parts else torch.zeros(0)
+    """Return the parts as one, which takes their place: the next call has only new ones to join."""
+    parts[:] = [torch.cat([part.cpu() for part in parts]) if parts else torch.zeros(0)]
+    return parts[0]
 
 
 def _mean(values: list[float]) -> float | None:

@@ -26,9 +26,9 @@ def of_batch_size(entry, batch_size):
     return replace(entry, settings={**entry.settings, "data": {"batch_size": batch_size}})
 
 
-def hours(planned, workers, measured=None):
+def hours(planned, workers, measured=()):
     left = [entry for entry in planned if entry.state == "new"]
-    return predicted_hours(planned, left, workers, measured)
+    return predicted_hours(planned, left, workers, lambda: dict(measured))
 
 
 def finish(entry, seconds, steps):
