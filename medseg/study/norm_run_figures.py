@@ -17,6 +17,9 @@ from medseg.study.choosing import choices_at, chosen
 from medseg.study.norm_figures import ACROSS, SPAN, name_norms
 from medseg.study.outcomes import Outcome, Study
 
+DPI = 200
+"""Of what is drawn as pixels."""
+
 HEIGHT = 2.6
 """Of a row of panels, inches."""
 
@@ -100,7 +103,10 @@ def every_run(study: Study) -> str | None:
 
 
 def differences(study: Study) -> str | None:
-    """Draw each reported case's difference to the baseline, mean over seeds."""
+    """Draw each reported case's difference to the baseline, mean over seeds.
+
+    The points are pixels: thousands of them as shapes would be most of the page.
+    """
 
     def draw(axes: Axes, size: int) -> None:
         choices = choices_at(study, size)
@@ -115,7 +121,7 @@ def differences(study: Study) -> str | None:
             spread: Array = np.random.default_rng(0).uniform(-0.2, 0.2, values.shape)
             place = study.norms.index(norm)
             axes.plot(row + spread, values, "o", ms=2.2, mec="none", alpha=0.7,
-                      color=line(place)["color"])  # fmt: skip
+                      color=line(place)["color"], rasterized=True)  # fmt: skip
             axes.plot([row - 0.3, row + 0.3], [np.nanmean(values)] * 2, color=INK, lw=1.4)
         axes.axhline(0, color=INK, lw=0.6)
         axes.set_xticks(range(len(others)), [label(n, 12) for n in others], rotation=40, ha="right")
@@ -149,7 +155,7 @@ def _panels(
     sizes = study.batch_sizes
     rows, columns = math.ceil(len(sizes) / ACROSS), min(len(sizes), ACROSS)
     with styled():
-        figure = Figure(figsize=(WIDTH, HEIGHT * rows), layout="constrained")
+        figure = Figure(figsize=(WIDTH, HEIGHT * rows), dpi=DPI, layout="constrained")
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes in panels.flat[len(sizes) :]:
             axes.axis("off")
