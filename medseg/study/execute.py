@@ -14,10 +14,12 @@ from types import FrameType
 from medseg.core.errors import OptionError
 from medseg.core.manifest import load_manifest
 from medseg.engine.shards import parse_shard
-from medseg.study.crew import Crew, alone
+from medseg.study.crew import Crew
+from medseg.study.doing import alone
 from medseg.study.folds import cross_validation
 from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
+from medseg.study.halving import expected_shares, groups, note_halved, reached
 from medseg.study.hours import predicted_hours
 from medseg.study.needs import Memory, seconds_by_batch_size, step_of
 from medseg.study.options import StudyOptions
@@ -37,14 +39,19 @@ def study(options: StudyOptions) -> int:
     runs = _runs(options)
     plan = plan_runs(runs, options.output, options.skip_impossible)
     planned = plan.runs
-    mine = [entry for place, entry in enumerate(planned) if parse_shard(options.shard).takes(place)]
+    share = parse_shard(options.shard)
+    # Learning rates that compete stay together.
+    units = groups(planned) if any(e.run.rungs for e in planned) else [[e] for e in planned]
+    taken = {e.run.name for place, unit in enumerate(units) if share.takes(place) for e in unit}
+    mine = [entry for entry in planned if entry.run.name in taken]
     for entry in mine:
         log.info("%-11s %s", entry.state, entry.run.name)
     if options.dry_run:
         _predict(planned, mine, options.workers)
         return 0
     crew = Crew(options)
-    failed = crew.work([entry for entry in mine if not entry.is_done])
+    _work(crew, mine)
+    failed = crew.failures
     if crew.signalled:
         log.info("interrupted; the same command goes on")
         return 128 + crew.signalled
@@ -65,6 +72,21 @@ def study(options: StudyOptions) -> int:
     return status
 
 
+def _work(crew: Crew, mine: Sequence[Planned]) -> None:
+    """Train up to each rung, halve the learning rates there, then do what is left."""
+    for rung in sorted({rung for entry in mine for rung in entry.run.rungs}):
+        _halve(mine)
+        begun = [e for e in mine if e.state in ("new", "interrupted") and reached(e, rung) is None]
+        crew.work(begun, rung)
+    _halve(mine)
+    crew.work([e for e in mine if not e.is_done and e.run.name not in crew.failures])
+
+
+def _halve(mine: Sequence[Planned]) -> None:
+    for name in note_halved(mine):
+        log.info("halved away %s", name)
+
+
 def _predict(planned: Sequence[Planned], mine: Sequence[Planned], workers: int) -> None:
     """Say how much memory and how many hours are left to spend."""
     left = [entry for entry in mine if entry.state in ("new", "interrupted")]
@@ -73,7 +95,8 @@ def _predict(planned: Sequence[Planned], mine: Sequence[Planned], workers: int) 
     if jobs:
         log.info("%s", Memory().words(jobs, workers))
     measure = functools.partial(seconds_by_batch_size, list(jobs.values()))
-    log.info("%s", predicted_hours(planned, left, workers, measure))
+    shares = expected_shares(planned)
+    log.info("%s", predicted_hours(planned, left, workers, measure, shares))
 
 
 def _finish(plan: Plan, output: Path) -> int:

@@ -27,12 +27,14 @@ class Run:
         config: Configuration files of `medseg fit`, in order.
         fixed: Flags that all runs share.
         reported: Fold that is predicted and scored; None: the one the training validates on.
+        rungs: Validations after which the worse half of the learning rates stops.
     """
 
     cell: Mapping[str, Any]
     config: tuple[Path, ...]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     reported: int | None = None
+    rungs: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -70,7 +72,8 @@ def read_study(path: Path) -> list[Run]:
     flags and their values, each made alone with every combination; `seeds`, short for the grid's
     seed; `exclude`, a list of combinations to be left out, each named by some of its values;
     `train`, `choose` and `report`, the roles of folds; `budget`, the `samples` or `steps` of each
-    training and its `validations`; `probes`, whether trainings are watched and their networks
+    training and its `validations`; `halving`, the validations after which the worse half of the
+    learning rates stops; `probes`, whether trainings are watched and their networks
     measured; `name`, for people.
 
     Raises:
@@ -111,7 +114,8 @@ def runs_of(content: Mapping[str, Any], path: Path) -> list[Run]:
     runs = []
     for cell in kept:
         size = {**fixed, **cell}.get(BATCH_SIZE)
-        runs.append(Run(cell, config, {**fixed, **budget_flags(content, size)}, reported))
+        flags = {**fixed, **budget_flags(content, size)}
+        runs.append(Run(cell, config, flags, reported, tuple(content.get("halving", ()))))
     if not runs:
         raise OptionError(f"{path}: exclude leaves no run.")
     if found := _same_names(runs):

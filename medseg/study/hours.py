@@ -17,6 +17,7 @@ def predicted_hours(
     left: Sequence[Planned],
     workers: int,
     measure: Callable[[], Mapping[int, float]] = dict,
+    shares: Mapping[str, float] | None = None,
 ) -> str:
     """Say how many hours the trainings that are left take, and where that is known from.
 
@@ -26,6 +27,7 @@ def predicted_hours(
         workers: Runs side by side.
         measure: Returns the seconds of a bare step by batch size; called only where neither a
             limit of time nor a finished run tells.
+        shares: Of its steps that a run will take, by name; all of them if not given.
     """
     if not left:
         return "predicted hours: 0; every run is trained"
@@ -36,7 +38,10 @@ def predicted_hours(
     if unlimited and not pace:
         return UNKNOWN
     seconds = sum(limit for limit in limits if limit is not None)
-    seconds += sum(_steps(e.settings) * _pace(pace, _batch_size(e)) for e in unlimited)
+    seconds += sum(
+        _steps(e.settings) * _pace(pace, _batch_size(e)) * (shares or {}).get(e.run.name, 1.0)
+        for e in unlimited
+    )
     sources = ["max_time"] if len(unlimited) < len(left) else []
     if unlimited:
         shown = ", ".join(f"{pace[n]:.3g} s at batch size {n}" for n in sorted(pace))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from medseg.core.errors import OptionError
+
 MAX_WARMUP = 10
 """Steps of a benchmark that are not timed, at most."""
 
@@ -113,7 +115,12 @@ class StudyOptions:
             given.
         folds: Folds of a study of one variant, as in 0,1,2; all takes every fold that has files.
         workers: Runs side by side.
-        threads: CPU threads of each run; 0 shares the cores among the workers.
+        threads: CPU threads of each run; 0 shares the cores among the workers, or takes 1 (ray).
+        engine: local does the runs on this machine; ray on a Ray cluster whose nodes share the
+            folders.
+        ray_address: Of a running cluster (auto, or ray://host:10001); Ray is started here if not
+            given.
+        gpus: GPUs that Ray keeps for each run (ray).
         shard: Do only a share of the runs, INDEX/COUNT, as in 0/8; whoever does the last share
             writes the report.
         dry_run: Only show the runs, what would be done with each, and the hours that would take.
@@ -130,7 +137,19 @@ class StudyOptions:
     folds: str = "all"
     workers: int = 1
     threads: int = 0
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    gpus: float = 0
     shard: str = "0/1"
     dry_run: bool = False
     fail_fast: bool = False
     skip_impossible: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what goes with Ray only.
+
+        Raises:
+            OptionError: In words.
+        """
+        if (self.ray_address or self.gpus) and self.engine != "ray":
+            raise OptionError("--ray_address and --gpus go with --engine ray.")

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from medseg.core.errors import MedsegError, OptionError, problems
 from medseg.core.manifest import Manifest, load_manifest
@@ -21,6 +21,9 @@ from medseg.study.resolving import Resolver
 
 ASKED = "study.json"
 """In each run's folder: what was asked of it, and how its last attempt ended."""
+
+HALVED: Final = "halved"
+"""State and status of a run whose learning rate was behind; see `medseg.study.halving`."""
 
 LoadManifest = Callable[[Path, Path | None], Manifest]
 
@@ -46,7 +49,7 @@ class Planned:
 
     @property
     def state(self) -> str:
-        """`scored`, `trained`, `diverged` (without weights to score), `interrupted` or `new`."""
+        """`scored`, `trained`, `diverged` (without weights), `halved`, `interrupted` or `new`."""
         fitted = self.fitted
         kept = (self.files.checkpoints / "last.ckpt").is_file()
         diverged = bool(fitted.get("diverged"))
@@ -54,6 +57,8 @@ class Planned:
             return "diverged"
         if fitted and (diverged or not fitted["interrupted"]):
             return "scored" if self.has_scores and self._is_measured else "trained"
+        if self.run.rungs and self.record.get("status") == HALVED:
+            return HALVED
         return "interrupted" if kept else "new"
 
     @property
@@ -68,7 +73,7 @@ class Planned:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to do."""
-        return self.state in ("scored", "diverged")
+        return self.state in ("scored", "diverged", HALVED)
 
     @property
     def divergence(self) -> str:
@@ -96,6 +101,8 @@ class Planned:
         record = self.record
         if self.state == "diverged":
             return f"diverged: {self.divergence}"
+        if self.state == HALVED:
+            return f"halved away: {record['reason']}"
         if record.get("status") == "failed":
             return f"{record['command']} ended with status {record['exit_code']}"
         return "not done"
@@ -117,13 +124,19 @@ class Planned:
         root = ["--root", str(data["root"])] if data["root"] else []
         return ["--manifest", str(data["manifest"]), *root, "--fold", str(self.reported)]
 
-    def steps(self) -> Iterator[list[str]]:
-        """Yield the commands that are left to do."""
+    def steps(self, pause_after: int | None = None) -> Iterator[list[str]]:
+        """Yield the commands that are left to do, or only the training up to a pause.
+
+        Args:
+            pause_after: Epochs after which the training is to pause.
+        """
         place = ["--run_dir", str(self.files.run_dir)]
         if self.state in ("new", "interrupted"):
             resume = ["--ckpt_path", "last"] if self.state == "interrupted" else []
-            yield ["fit", *self.run.arguments, *place, *resume]
-        yield from self._rest()
+            pause = ["--pause_after_epochs", str(pause_after)] if pause_after else []
+            yield ["fit", *self.run.arguments, *place, *resume, *pause]
+        if not pause_after:
+            yield from self._rest()
 
     def _rest(self) -> Iterator[list[str]]:
         """Yield the commands that follow the training and are left to do."""

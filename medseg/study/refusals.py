@@ -8,11 +8,12 @@ from typing import Any
 from medseg.core.errors import suggestion
 from medseg.study.flags import SHORT_NAMES, full, word
 from medseg.study.roles import ROLES, wrong_roles
-from medseg.study.spending import BATCH_SIZE, wrong_budget
+from medseg.study.spending import BATCH_SIZE, wrong_budget, wrong_halving
 from medseg.study.strict_yaml import canonical
 
 KEYS = (
-    "name", "config", "fixed", "variants", "grid", "seeds", "exclude", "budget", "probes", *ROLES
+    "name", "config", "fixed", "variants", "grid", "seeds", "exclude", "budget", "halving",
+    "probes", *ROLES,
 )  # fmt: skip
 
 
@@ -45,7 +46,8 @@ def wrong_study(content: Mapping[str, Any]) -> list[str]:
     values |= {
         flag: tried for flag, tried in changes.items() if flag in values or flag != BATCH_SIZE
     }
-    found += wrong_budget(content, values)
+    wrong = wrong_budget(content, values)
+    found += wrong or wrong_halving(content, full(grid))
     if not isinstance(content.get("probes", False), bool):
         found.append(f"probes: true or false is needed; got {content['probes']!r}")
     if not isinstance(exclude, list):

@@ -12,7 +12,7 @@ from medseg.report.sources import Source, read_source
 from medseg.study.flags import SHORT_NAMES, setting
 from medseg.study.measurements import CaseScores, Costs, Curve, Probes
 from medseg.study.outcomes import Outcome, Status, Study
-from medseg.study.planned import LeftOut, Planned
+from medseg.study.planned import HALVED, LeftOut, Planned
 
 RISEN_FOR = 3
 """Validations in a row with a loss above that of the first epoch: the training has diverged."""
@@ -53,7 +53,7 @@ def outcomes_of(planned: Sequence[Planned], left_out: Sequence[LeftOut] = ()) ->
 
 def _has_ended(entry: Planned) -> bool:
     """Return whether a training is a result, even if what follows it is not done or failed."""
-    return entry.has_scores or entry.state == "diverged"
+    return entry.has_scores or entry.state in ("diverged", HALVED)
 
 
 def _usual(values: Iterable[float], default: float) -> float:
@@ -98,8 +98,8 @@ class _Read:
     def _status(self) -> tuple[Status, str]:
         """Return how the runs ended: the worst of the folds."""
         for entry in self.entries:
-            if entry.record.get("status") == "halved":
-                return "halved", str(entry.record.get("reason", ""))
+            if entry.state == HALVED:
+                return HALVED, str(entry.record.get("reason", ""))
             if not _has_ended(entry):
                 said = str(entry.record.get("last_line", ""))
                 return ("out of memory" if "memory" in said else "failed"), said or entry.why_not

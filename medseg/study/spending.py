@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from medseg.study.flags import SHORT_NAMES
+
 KINDS = ("samples", "steps")
-BATCH_SIZE = "data.batch_size"
+BATCH_SIZE = SHORT_NAMES["batch_size"]
 FLAGS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "data.steps_per_epoch")
 """Flags of `medseg fit` that a budget sets, or stands against."""
 
@@ -42,6 +44,30 @@ def wrong_budget(content: Mapping[str, Any], flags: Mapping[str, Any]) -> list[s
                 f"{whole} divides; got {steps:g}"
             )
     return found
+
+
+def wrong_halving(content: Mapping[str, Any], grid: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with `halving` in a study's YAML, whose budget is right.
+
+    Args:
+        content: The YAML.
+        grid: Full names of the grid's flags, each with its values.
+    """
+    if "halving" not in content:
+        return []
+    if "budget" not in content:
+        return ["halving: a budget is needed, whose validations it counts"]
+    given, last = content["halving"], content["budget"].get("validations", VALIDATIONS)
+    whole = isinstance(given, list) and given and all(type(rung) is int for rung in given)
+    if not whole or sorted({*given}) != given or not 0 < given[0] <= given[-1] < last:
+        return [
+            f"halving: ascending numbers of validations below {last} are needed, as in [1]; got "
+            f"{given!r}"
+        ]
+    rates = grid.get(SHORT_NAMES["learning_rate"])
+    if not isinstance(rates, list) or len(rates) < 2:
+        return ["halving: the grid must give at least two values of learning_rate"]
+    return []
 
 
 def budget_flags(content: Mapping[str, Any], batch_size: Any) -> dict[str, Any]:

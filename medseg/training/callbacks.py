@@ -81,6 +81,8 @@ class Curves(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Add a row."""
+        if self.rows and self.rows[-1]["step"] == trainer.global_step:
+            return  # resumed from the end of this epoch, which Lightning ends once more
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if not self._validated:
             metrics = {k: v for k, v in metrics.items() if not k.startswith("val/")}

@@ -26,6 +26,10 @@ SAVE_SECONDS = 600
 log = logging.getLogger("medseg")
 
 
+class Paused(Exception):  # noqa: N818 - no error
+    """A training has come to where it was to pause; `last` is kept."""
+
+
 class Checkpoints(Callback):
     """Keep `last` after every epoch and `best` by validation Dice, whole or not at all.
 
@@ -35,10 +39,11 @@ class Checkpoints(Callback):
 
     Args:
         folder: Where they lie.
+        pause_after: Epochs after which to end as if interrupted; None for never.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, pause_after: int | None = None) -> None:
+        self.folder, self.pause_after = folder, pause_after
         self.best: float | None = None
         self._fresh: float | None = None
         self._saved = 0.0
@@ -116,6 +121,8 @@ class Checkpoints(Callback):
         signalled, _ = _of_any_device(trainer, self._signal, False)
         if signalled and not trainer.should_stop:
             self._end(signalled)
+        if trainer.current_epoch + 1 == self.pause_after and not trainer.should_stop:
+            raise Paused
 
     def _keep(self, trainer: pl.Trainer, module: pl.LightningModule, name: str) -> None:
         cast("SegmentationModule", module).settle()

@@ -32,7 +32,7 @@ from medseg.networks.unet import Architecture, check_architecture
 from medseg.training.advice import advice, settings_of
 from medseg.training.budget import FiniteLoss, Pace
 from medseg.training.callbacks import Curves, Record
-from medseg.training.checkpoints import Checkpoints
+from medseg.training.checkpoints import Checkpoints, Paused
 from medseg.training.contradictions import refuse_contradictions, refuse_differences
 from medseg.training.module import TRAINING_KEY, SegmentationModule
 from medseg.training.norm_statistics import Kind, NormStatistics
@@ -67,6 +67,8 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
                 auto_configure_optimizers=False,
                 parser_kwargs={"prog": "medseg"},
             )
+    except Paused:
+        return 0
     except SIGTERMException:  # Lightning's is a SystemExit without a code: it would look like 0
         return 128 + signal.SIGTERM
     except SystemExit as end:
@@ -151,6 +153,13 @@ class TrainingCLI(LightningCLI):
             "probes.json; up to 5 %% of the time.",
         )
         parser.add_argument(
+            "--pause_after_epochs",
+            type=int | None,
+            default=None,
+            help="End after so many epochs as if interrupted, exit status 0; --ckpt_path last goes "
+            "on with the same schedule.",
+        )
+        parser.add_argument(
             "--norm_statistics",
             type=Kind,
             default="running",
@@ -220,7 +229,7 @@ class TrainingCLI(LightningCLI):
         """Give the trainer our run directory, curves, checkpoints and record."""
         probes = Probes(self.files.probes) if self.chosen.probes else None
         curves = Curves(self.files.curves, probes)
-        checkpoints = Checkpoints(self.files.checkpoints)
+        checkpoints = Checkpoints(self.files.checkpoints, self.chosen.pause_after_epochs)
         learner = PostprocessingLearner(self.files.checkpoints)
         record = Record(self.files, curves, checkpoints, learner)
         # In this order: the clock stops, what was kept is learned from, all is recorded.
@@ -353,6 +362,7 @@ class SaveConfig(SaveConfigCallback):
             config = self.config.clone()
             config.ckpt_path = None
             config.find_learning_rate = False
+            config.pause_after_epochs = None
             with atomic_text(RunFiles(config.run_dir).config) as file:
                 file.write(self.parser.dump(config, skip_none=False))
             self.already_saved = True

@@ -1,5 +1,6 @@
 """A training that was interrupted and resumed ends with the bits of one that was not."""
 
+import csv
 import hashlib
 import json
 import os
@@ -162,3 +163,19 @@ def test_changed_training_data_are_refused_on_resuming(
     longer = fit_flags(phantoms, run, trainer__max_epochs="2")
     assert main(["fit", *longer, "--ckpt_path", "last"]) == 2
     assert "changed since the checkpoint" in capsys.readouterr().err
+
+
+def test_a_pause_costs_no_bit(phantoms, fit_flags, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    last = run / "checkpoints" / "last.ckpt"
+    flags = fit_flags(phantoms, run, **EVERYTHING)
+    assert main(["fit", *flags, "--pause_after_epochs", "1"]) == 0
+    assert load_content(last)["global_step"] == 6
+    assert json.loads((run / "fit.json").read_text())["interrupted"]
+    assert main(["fit", *flags, "--ckpt_path", "last"]) == 0
+    assert digest(last) == undisturbed(fit_flags)
+    assert not json.loads((run / "fit.json").read_text())["interrupted"]
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert all(row["val/dice"] for row in rows)

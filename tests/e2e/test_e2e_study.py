@@ -129,3 +129,68 @@ def test_an_interrupted_study_goes_on(sent, fit_yaml, tmp_path):
     with (output / "runs" / "seed=0" / "metrics.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == [str(n) for n in range(EPOCHS)]
     assert (output / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_learning_rates_that_are_behind_are_halved_away(fit_yaml, tmp_path, capsys):
+    content = yaml.safe_load(fit_yaml.read_text())
+    for name in ("trainer.max_epochs", "data.steps_per_epoch"):  # the budget's to say
+        section, flag = name.split(".")
+        del content[section][flag]
+    fit_yaml.write_text(yaml.safe_dump(content))
+    grid = {"norm": ["batch", "instance"], "learning_rate": [1e-5, 1e-2]}
+    more = {"budget": {"steps": 40, "validations": 4}, "fixed": {"fold": 0, "batch_size": 2}}
+    path = study_yaml(fit_yaml, grid, halving=[2], **more)
+    output = tmp_path / "study"
+    command = ["study", "--config", str(path), "--output", str(output), "--workers", "2"]
+    assert main([*command, "--threads", "1"]) == 0
+    told = capsys.readouterr().err
+    assert told.count("halved away") == 2
+    for norm in ("batch", "instance"):
+        slow, fast = (output / "runs" / f"norm={norm},learning_rate={r}" for r in ("1e-05", "0.01"))
+        assert len(slow.joinpath("metrics.csv").read_text().splitlines()) == 3
+        assert not slow.joinpath("predictions").exists()
+        assert len(fast.joinpath("metrics.csv").read_text().splitlines()) == 5
+        assert fast.joinpath("scores.csv").is_file()
+    assert "halved" in (output / "study.html").read_text()
+    with (output / "cells.csv").open() as file:
+        assert sum(row["status"].startswith("halved away") for row in csv.DictReader(file)) == 2
+    assert main([*command, "--threads", "1"]) == 0  # nothing is left
+
+
+@pytest.mark.slow
+def test_ray_gives_the_scores_of_local_runs(fit_yaml, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="Ray is not installed (pip install 'medseg[ray]')")
+    monkeypatch.chdir(tmp_path)
+    path = study_yaml(fit_yaml, {"seed": [0, 1], "learning_rate": [1e-3, -1.0]}, fixed={"fold": 0})
+    command = ["study", "--config", str(path), "--threads", "1", "--workers", "2"]
+    assert main([*command, "--output", "local"]) == 3
+    assert main([*command, "--output", "ray", "--engine", "ray"]) == 3
+    made = sorted(tmp_path.glob("local/runs/*/scores.csv"))
+    assert len(made) == 2
+    for scores in made:
+        run = scores.parent
+        there = tmp_path / "ray" / "runs" / run.name
+        assert (there / "scores.csv").read_text() == scores.read_text()
+        assert json.loads((there / "study.json").read_text())["status"] == "scored"
+    failed = tmp_path / "ray" / "runs" / "seed=1,learning_rate=-1.0" / "study.json"
+    assert json.loads(failed.read_text())["status"] == "failed"
+    assert (tmp_path / "ray" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_an_interrupted_study_on_ray_goes_on(fit_yaml, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed (pip install 'medseg[ray]')")
+    path = study_yaml(fit_yaml, {"seed": [0]}, fixed={"trainer.max_epochs": EPOCHS})
+    output = tmp_path / "study"
+    command = ["study", "--config", str(path), "--output", str(output), "--engine", "ray"]
+    process = subprocess.Popen([sys.executable, "-m", "medseg", *command])
+    run = output / "runs" / "seed=0"
+    deadline = time.monotonic() + 180
+    while not (run / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert json.loads((run / "study.json").read_text())["status"] == "interrupted"
+    assert main(command) == 0
+    assert json.loads((run / "study.json").read_text())["status"] == "scored"

@@ -9,8 +9,9 @@ import time
 import pytest
 
 from medseg.core.runs import RunFiles
-from medseg.study import crew
-from medseg.study.crew import Crew, alone
+from medseg.study import doing
+from medseg.study.crew import Crew
+from medseg.study.doing import alone
 from medseg.study.grid import Run
 from medseg.study.options import StudyOptions
 from medseg.study.planned import Planned
@@ -54,7 +55,7 @@ def entries(tmp_path, monkeypatch):
     """Three runs whose commands are a script's; that of seed 1 fails."""
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
-    monkeypatch.setattr(crew, "CHAIN", (sys.executable, str(script)))
+    monkeypatch.setattr(doing, "CHAIN", (sys.executable, str(script)))
     data = {"manifest": "x.json", "root": None, "fold": 0}
     runs = [Run({"seed_everything": seed}, ()) for seed in range(3)]
     return [Planned(run, RunFiles(tmp_path / "runs" / run.name), {"data": data}) for run in runs]
@@ -65,7 +66,9 @@ def options(tmp_path, **more):
 
 
 def test_a_failure_is_noted_with_its_command_its_status_and_its_last_words(entries, tmp_path):
-    failed = Crew(options(tmp_path)).work(entries)
+    crew = Crew(options(tmp_path))
+    crew.work(entries)
+    failed = crew.failures
     assert list(failed) == ["seed=1"]
     assert failed["seed=1"].endswith("loss is no number")
     noted = json.loads((tmp_path / "runs" / "seed=1" / "study.json").read_text())

@@ -21,7 +21,7 @@ class Crew:
         pass
 
     def work(self, _planned):
-        return {f"seed={seed}": "fit ended with status 2" for seed in self.failures}
+        self.failures = {f"seed={seed}": "fit ended with status 2" for seed in self.seeds}
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "finish", lambda plan, _: gathered.append(plan.runs) or 0)
 
     def run(failures, **more):
-        monkeypatch.setattr(execute, "Crew", type("Failing", (Crew,), {"failures": failures}))
+        monkeypatch.setattr(execute, "Crew", type("Failing", (Crew,), {"seeds": failures}))
         return execute.study(StudyOptions(config=(), output=tmp_path, **more))
 
     return run, entries, gathered
