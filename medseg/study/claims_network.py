@@ -124,12 +124,14 @@ def differs_from_peers(study: Study) -> Claim:
         for row in seen.differences(f"difference in {quantity}", read, 1, 0.0, primary=False)
         if row.against in PEERS
     ]
-    apart = {row.against for row in contrasts if row.decision == SUPPORTED}
-    peers = {row.against for row in contrasts}
-    if apart == peers:  # one difference to each of them is enough
-        rows += [replace(row, primary=row.decision == SUPPORTED) for row in contrasts]
-    else:
-        rows += [replace(row, primary=row.against not in apart) for row in contrasts]
+    # One difference to each of them is enough, and only if all are known to be none there is none.
+    order = (SUPPORTED, NOT_DECIDABLE, NOT_SUPPORTED)
+    found = {peer: {r.decision for r in contrasts if r.against == peer} for peer in PEERS}
+    telling = {peer: min(seen_, key=order.index) for peer, seen_ in found.items() if seen_}
+    worst = max(telling.values(), key=order.index, default=None)
+    rows += [
+        replace(row, primary=row.decision == telling[row.against] == worst) for row in contrasts
+    ]
     return conclude(
         "differs from instance and layer norm",
         f"A network with {study.baseline} norm reacts otherwise than one with instance or layer "

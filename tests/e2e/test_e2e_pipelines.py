@@ -15,7 +15,12 @@ from medseg.training.cli import fit
 
 PRESETS = ["gpu", "cpu", "smoke", "sgd", "early_stopping", "data/phantoms_mr", "data/phantoms_ct", "data/hippocampus",
            "data/sarcoma_pet", "data/sarcoma_petct", "recipe", "cpu_bf16"]  # fmt: skip
-STUDIES = ["studies/norms_quick", "studies/norms_standard", "studies/ablation"]
+STUDIES = [
+    "studies/norms_quick",
+    "studies/norms_standard",
+    "studies/norms_robustness",
+    "studies/ablation",
+]
 TEXTS = [
     "README.md",
     "docs/manifest.md",

@@ -60,6 +60,17 @@ def test_a_diverged_network_keeps_its_dice_in_the_table():
     assert accuracies(study(rows), 2)[1].dice == 0
 
 
+def test_intervals_end_where_no_dice_is():
+    rows = [
+        outcome(norm, BASE * worth, seed=s)
+        for norm, seeds in (("batch", (1.0, 1.0)), ("group", (1.0, 0.0)))
+        for s, worth in enumerate(seeds)
+    ]
+    _, group = accuracies(study(rows), 2)
+    assert (group.ci_low, group.ci_high) == (0, 1)  # two seeds apart: the interval is very wide
+    assert (group.difference_low, group.difference_high) == (-1, 1)
+
+
 def test_drop_in_takes_the_rate_of_the_baseline_for_all():
     rows = [
         outcome(norm, BASE + gain, rate=rate, choosing=choosing)
