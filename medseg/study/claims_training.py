@@ -23,7 +23,10 @@ FEWEST_RATES = 3
 
 
 def smoother(study: Study) -> Claim:
-    """Judge: the loss is smoother. Primary: roughness, and Santurkar's three numbers."""
+    """Judge: the loss is smoother. Primary: roughness, and Santurkar's three numbers.
+
+    Both at one learning rate: a loss is rougher where the steps are longer, whatever the norm.
+    """
     seen = Pairing(study)
     rows: list[Row] = []
     for name, quantity in {
@@ -32,7 +35,10 @@ def smoother(study: Study) -> Claim:
         "gradient_change": "relative gradient change",
         "effective_beta": "effective beta",
     }.items():
-        rows += [*seen.means(quantity, probe(name)), *seen.ratios(quantity, probe(name), -1)]
+        rows += [
+            *seen.means(quantity, probe(name)),
+            *seen.ratios_at_one_rate(quantity, probe(name), -1),
+        ]
     return conclude(
         "smoother convergence",
         f"With {study.baseline} norm the loss is smoother from step to step, and along its "

@@ -43,6 +43,11 @@ class Pairing:
         """Return the runs of a norm at its own learning rate, one a seed."""
         return chosen(self.study, self.choices[size][norm])
 
+    def shared_rate(self, size: int, norm: str) -> float | None:
+        """Return the smaller of the baseline's and a norm's own learning rate: both train at it."""
+        rates = [self.choices[size][n].learning_rate for n in (self.study.baseline, norm)]
+        return min((rate for rate in rates if rate is not None), default=None)
+
     def norms(self, size: int) -> list[str]:
         """Return the norms with a learning rate at a batch size, the baseline first."""
         able = [n for n, choice in self.choices[size].items() if choice.learning_rate is not None]
@@ -59,9 +64,19 @@ class Pairing:
         """Return an empty contrast of the baseline with a norm, to be filled in."""
         return Row(quantity, self.study.baseline, size, float("nan"), against=norm, primary=primary)
 
-    def values(self, size: int, norm: str, read: Reading) -> list[float] | None:
-        """Return a number of each seed that finished; None if one was not measured."""
-        found = [read(o) for o in self.runs(size, norm) if o.status == "finished"]
+    def values(
+        self, size: int, norm: str, read: Reading, rate: float | None = None
+    ) -> list[float] | None:
+        """Return a number of each seed that finished; None if one was not measured.
+
+        Args:
+            size: The batch size.
+            norm: The norm.
+            read: Returns the number of one run.
+            rate: A learning rate; the norm's own if not given.
+        """
+        runs = chosen(self.study, self.choices[size][norm], rate)
+        found = [read(o) for o in runs if o.status == "finished"]
         known = [value for value in found if value is not None]
         return known if known and len(known) == len(found) else None
 
@@ -81,18 +96,15 @@ class Pairing:
             row = self.contrast(quantity, size, norm, primary)
             yield difference_row(row, ours, theirs, claimed, margin)
 
-    def ratios(
-        self, quantity: str, read: Reading, claimed: int, primary: bool = True
-    ) -> Iterator[Row]:
-        """Yield the ratio of the baseline to each norm, over seeds; only of numbers above 0."""
-        for size, norm, ours, theirs in self._measured(read):
-            if min(*ours, *theirs) > 0:
-                yield ratio_row(
-                    self.contrast(f"ratio of {quantity}", size, norm, primary),
-                    ours,
-                    theirs,
-                    claimed,
-                )
+    def ratios_at_one_rate(self, quantity: str, read: Reading, claimed: int) -> Iterator[Row]:
+        """Yield the ratio of the baseline to each norm at one rate; only of numbers above 0."""
+        for size, norm in self.pairs():
+            rate = self.shared_rate(size, norm)
+            ours = self.values(size, self.study.baseline, read, rate)
+            theirs = self.values(size, norm, read, rate)
+            if rate and ours and theirs and min(*ours, *theirs) > 0:
+                name = f"ratio of {quantity} at a learning rate of {rate:g}"
+                yield ratio_row(self.contrast(name, size, norm, True), ours, theirs, claimed)
 
     def _measured(self, read: Reading) -> Iterator[tuple[int, str, list[float], list[float]]]:
         for size, norm in self.pairs():

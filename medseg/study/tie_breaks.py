@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from medseg.core.statistics import ROUNDING
 from medseg.study.choosing import Choice
+from medseg.study.cost_table import costs
 from medseg.study.outcomes import Outcome, Study
 from medseg.study.score_tables import Runs
 from medseg.study.standing import Standing, simplicity
@@ -134,8 +133,10 @@ class _Criterion:
 
 
 def _criteria(study: Study, runs: Runs, choices: Mapping[str, Choice]) -> Sequence[_Criterion]:
+    known = costs(study, next(iter(choices.values())).batch_size)
+
     def cost(name: str) -> Callable[[str], float | None]:
-        return lambda norm: _median([getattr(o.costs, name) for o in runs[norm]])
+        return lambda norm: getattr(known[norm], name)
 
     return (
         _Criterion("missed structures", lambda norm: _missed(runs[norm]), lambda v: v + ROUNDING),
@@ -159,11 +160,6 @@ def _missed(group: Sequence[Outcome]) -> float | None:
 
 def _gap(group: Sequence[Outcome]) -> float | None:
     return _mean(o.probes.statistics_gap for o in group)
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return float(np.median(found)) if len(found) == len(values) else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -89,8 +89,14 @@ def test_without_the_baseline_there_is_no_table():
     assert drop_in(noisy({"group": 0.0}), 2) == ()
 
 
-def test_costs_are_medians_over_the_runs_that_measured_them():
-    measured = [Costs(seconds_per_step=t, parameters=7) for t in (1.0, 5.0, 2.0)]
+def test_costs_are_those_of_the_fastest_run_at_any_rate():
+    measured = [
+        Costs(seconds_per_step=t, folded_seconds=2 * t, peak_mib=m, parameters=7)
+        for t, m in ((3.0, 10.0), (5.0, 12.0), (2.0, 11.0))
+    ]
     rows = [outcome("batch", seed=s, costs=c) for s, c in enumerate((*measured, Costs()))]
     rows.append(outcome("batch", batch_size=8, costs=Costs(seconds_per_step=100.0)))
-    assert costs(study(rows), 2) == {"batch": Costs(seconds_per_step=2.0, parameters=7)}
+    rows.append(outcome("batch", rate=0.1, costs=Costs(seconds_per_step=1.5)))
+    assert costs(study(rows), 2) == {
+        "batch": Costs(seconds_per_step=1.5, folded_seconds=4.0, peak_mib=11.0, parameters=7)
+    }

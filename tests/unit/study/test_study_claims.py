@@ -217,9 +217,24 @@ def test_the_verdict_is_about_the_network_without_a_norm_where_there_is_one():
 def test_smoother_is_a_ratio_of_roughness():
     rows = [*probed("batch", [1, 1.1, 0.9], name="roughness"), *probed("none", [4, 4.4, 3.6], name="roughness")]  # fmt: skip
     claim = smoother(study(rows))
-    row = row_of(claim, "ratio of roughness of the loss", against="none")
+    row = row_of(claim, "ratio of roughness of the loss at a learning rate of 0.01", against="none")
     assert row.value == pytest.approx(0.25)
     assert row.high < 1 / 1.1
+    assert claim.verdict == "supported"
+
+
+def test_smoothness_is_compared_at_one_learning_rate():
+    """At its own larger rate batch norm is as rough; at that of the other it is smoother."""
+    rough = {("batch", 0.1): 4.0, ("batch", 0.01): 1.0, ("none", 0.01): 4.0, ("none", 0.1): 90.0}
+    best = {("batch", 0.1), ("none", 0.01)}
+    rows = [
+        outcome(norm, seed=s, rate=rate, choosing=0.8 if (norm, rate) in best else 0.5,
+                probes=Probes(roughness=r * x))
+        for (norm, rate), r in rough.items() for s, x in enumerate((1.0, 1.1, 0.9))
+    ]  # fmt: skip
+    claim = smoother(study(rows))
+    row = row_of(claim, "ratio of roughness of the loss at a learning rate of 0.01", against="none")
+    assert row.value == pytest.approx(0.25)
     assert claim.verdict == "supported"
 
 
