@@ -53,7 +53,9 @@ def dice_by_batch_size(study: Study) -> str | None:
         axes.set_xticks(sizes, [str(size) for size in study.batch_sizes])
         axes.set(xlabel="batch size", ylabel="mean foreground Dice, reported cases")
         dice = [row.dice for row in found]
-        axes.set_ylim(bottom=max(min(dice), max(dice) - SPAN) - 0.02)
+        bottom = max(min(dice), max(dice) - SPAN) - 0.02
+        # Intervals of norms that lie below the axis would stretch it to 0 and 1.
+        axes.set_ylim(bottom, max(row.ci_high for row in found if row.dice >= bottom) + 0.02)
         guide_lines(axes)
         name_norms(figure, study)
         return image(figure)

@@ -80,7 +80,8 @@ def stand(tables: Sequence[Table], difference: float = DIFFERENCE, seed: int = 0
     shares = _rank_shares(replicates)
     without = _best_without_seed(ordered)
     fewest = min(len(table.seeds) for table in ordered)
-    alone = not any(contrast.candidate for contrast in contrasts)
+    # Where the interval over cases and seeds holds 0, other seeds might turn the order.
+    alone = not any(contrast.candidate or contrast.ci_low <= 0 for contrast in contrasts)
     best = ordered[0].norm
     return Standing(
         norms=tuple(table.norm for table in ordered),

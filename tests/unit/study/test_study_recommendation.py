@@ -398,3 +398,22 @@ def test_a_single_norm_leaves_nothing_to_choose():
 def test_everything_behind_a_recommendation_fits_in_json():
     found = recommend(noisy(FIVE), 2)
     assert json.loads(json.dumps(strict_json(asdict(found)), allow_nan=False))["pick"]["norm"]
+
+
+def test_nothing_is_clear_whose_interval_holds_zero():
+    """First in all resamples and without any one seed, and yet three more seeds might turn it."""
+    rng = np.random.default_rng(0)
+    cases = 0.85 + rng.normal(0, 0.03, 52)
+    finals = {"instance": (0.006, 0.005, 0.007), "batch": (0.005, 0.001, 0.001)}
+    rows = [
+        outcome(norm, cases + final + rng.normal(0, 0.004, 52), seed=s)
+        for norm, seeds in finals.items()
+        for s, final in enumerate(seeds)
+    ]
+    standing = recommend(study(rows), 2).standing
+    (contrast,) = standing.contrasts
+    assert standing.rank_shares[0][0] > 0.95
+    assert not contrast.candidate
+    assert set(standing.best_without_seed.values()) == {"instance"}
+    assert contrast.ci_low <= 0 < contrast.ci_high
+    assert standing.confidence == "slight"
