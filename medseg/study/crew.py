@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -39,7 +38,6 @@ class Crew:
         self.options = options
         self.signalled = 0
         self.failures: dict[str, str] = {}
-        self._stopped = threading.Event()
         self._workers = max(options.workers, 1)
         # Of a cluster this machine's cores tell nothing.
         share = 1 if options.engine == "ray" else default_workers() // self._workers
@@ -48,7 +46,7 @@ class Crew:
 
     def work(self, planned: Sequence[Planned], pause_after: int | None = None) -> None:
         """Do what is left of runs, or only their trainings up to a pause."""
-        if self._stopped.is_set() or not planned:
+        if self._doer.stopped.is_set() or not planned:
             return
         handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
         work = self._on_ray if self.options.engine == "ray" else self._here
@@ -86,7 +84,7 @@ class Crew:
     def _may_go_on(self) -> bool:
         if self.signalled:
             raise _Signalled
-        return not self._stopped.is_set()
+        return not self._doer.stopped.is_set()
 
     def _take(self, entry: Planned, end: End) -> None:
         """Say how a run ended."""
@@ -95,17 +93,13 @@ class Crew:
             log.error("failed      %s: %s", name, reason)
             self.failures[name] = reason
             if self.options.fail_fast:
-                self._stop(interrupt=False)
+                self._doer.stop(interrupt=False)
         elif end.status in ("scored", "paused", "diverged"):
             log.info("%-11s %s", "done" if end.status == "scored" else end.status, name)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.signalled = number
-        self._stop(interrupt=True)
-
-    def _stop(self, interrupt: bool) -> None:
-        self._stopped.set()
-        self._doer.stop(interrupt)
+        self._doer.stop(interrupt=True)
 
 
 class _Signalled(Exception):  # noqa: N818 - no error

@@ -42,21 +42,24 @@ class Doer:
 
     Args:
         threads: CPU threads of each run.
+
+    Attributes:
+        stopped: Set once no further run begins.
     """
 
     def __init__(self, threads: int) -> None:
         self._threads = str(threads)
         self._environment = {**os.environ, "OMP_NUM_THREADS": self._threads}
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
         self._signalled = False
         self._running: set[subprocess.Popen[bytes]] = set()
 
     def do(self, entry: Planned, pause_after: int | None = None) -> End:
         """Do what is left of a run, or only its training up to a pause."""
-        if self._stopped.is_set():
+        if self.stopped.is_set():
             return End()
         entry.files.run_dir.mkdir(parents=True, exist_ok=True)
-        with alone(entry.files.run_dir, self._stopped) as handle:
+        with alone(entry.files.run_dir, self.stopped) as handle:
             # Meanwhile, another process may have scored it.
             if handle is None or entry.is_done:
                 return End()
@@ -64,7 +67,7 @@ class Doer:
 
     def stop(self, interrupt: bool) -> None:
         """Begin no further run; with `interrupt` also end what runs, `last` being kept."""
-        self._stopped.set()
+        self.stopped.set()
         if interrupt:
             self._signalled = True
             for process in list(self._running):

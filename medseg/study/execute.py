@@ -41,8 +41,8 @@ def study(options: StudyOptions) -> int:
     planned = plan.runs
     share = parse_shard(options.shard)
     # Learning rates that compete stay together.
-    units = groups(planned) if any(e.run.rungs for e in planned) else [[e] for e in planned]
-    taken = {e.run.name for place, unit in enumerate(units) if share.takes(place) for e in unit}
+    kept = [group for place, group in enumerate(groups(planned)) if share.takes(place)]
+    taken = {entry.run.name for group in kept for entry in group}
     mine = [entry for entry in planned if entry.run.name in taken]
     for entry in mine:
         log.info("%-11s %s", entry.state, entry.run.name)

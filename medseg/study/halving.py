@@ -17,9 +17,15 @@ RATE, SEED = SHORT_NAMES["learning_rate"], SHORT_NAMES["seed"]
 
 
 def groups(planned: Sequence[Planned]) -> list[list[Planned]]:
-    """Return the runs whose learning rates compete: all of one norm, batch size and so on."""
+    """Return the runs whose learning rates compete: all of one norm, batch size and so on.
+
+    A run of a study without halving is alone.
+    """
     found: dict[str, list[Planned]] = {}
     for entry in planned:
+        if not entry.run.rungs:
+            found[entry.run.name] = [entry]
+            continue
         rest = {k: word(v) for k, v in entry.run.cell.items() if k not in (RATE, SEED, FOLD)}
         found.setdefault(json.dumps(rest, sort_keys=True), []).append(entry)
     return list(found.values())
@@ -32,7 +38,7 @@ def note_halved(planned: Sequence[Planned]) -> list[str]:
     has failed, or is not there yet, is not judged further.
     """
     halved = []
-    for group in groups(planned):
+    for group in _competing(planned):
         behind = dict(_behind(group))
         for entry in group:
             was = entry.state == HALVED
@@ -58,10 +64,8 @@ def reached(entry: Planned, rung: int) -> float | None:
 def expected_shares(planned: Sequence[Planned]) -> dict[str, float]:
     """Return which share of its steps each run will take, on the average over learning rates."""
     shares: dict[str, float] = {}
-    for group in groups(planned):
-        rates, rungs = len({entry.run.cell.get(RATE) for entry in group}), group[0].run.rungs
-        if not rungs:
-            continue
+    for group in _competing(planned):
+        rates, rungs = len({entry.run.cell[RATE] for entry in group}), group[0].run.rungs
         data, trainer = group[0].settings["data"], group[0].settings["trainer"]
         ends = [*rungs, trainer["max_steps"] / data["steps_per_epoch"]]
         spent, kept, begin = 0.0, rates, 0.0
@@ -72,10 +76,12 @@ def expected_shares(planned: Sequence[Planned]) -> dict[str, float]:
     return shares
 
 
+def _competing(planned: Sequence[Planned]) -> list[list[Planned]]:
+    return [group for group in groups(planned) if group[0].run.rungs]
+
+
 def _behind(group: Sequence[Planned]) -> Iterator[tuple[str, str]]:
     """Yield the runs of the rates that are behind, each with the reason."""
-    if not group[0].run.rungs:
-        return
     alive: dict[float, list[Planned]] = {}
     for entry in group:
         alive.setdefault(float(entry.run.cell[RATE]), []).append(entry)

@@ -92,9 +92,12 @@ class Pairing:
         self, quantity: str, read: Reading, claimed: int, margin: float, primary: bool = True
     ) -> Iterator[Row]:
         """Yield the difference of the baseline to each norm, over seeds."""
-        for size, norm, ours, theirs in self._measured(read):
-            row = self.contrast(quantity, size, norm, primary)
-            yield difference_row(row, ours, theirs, claimed, margin)
+        for size, norm in self.pairs():
+            ours = self.values(size, self.study.baseline, read)
+            theirs = self.values(size, norm, read)
+            if ours and theirs:
+                row = self.contrast(quantity, size, norm, primary)
+                yield difference_row(row, ours, theirs, claimed, margin)
 
     def ratios_at_one_rate(self, quantity: str, read: Reading, claimed: int) -> Iterator[Row]:
         """Yield the ratio of the baseline to each norm at one rate; only of numbers above 0."""
@@ -105,13 +108,6 @@ class Pairing:
             if rate and ours and theirs and min(*ours, *theirs) > 0:
                 name = f"ratio of {quantity} at a learning rate of {rate:g}"
                 yield ratio_row(self.contrast(name, size, norm, True), ours, theirs, claimed)
-
-    def _measured(self, read: Reading) -> Iterator[tuple[int, str, list[float], list[float]]]:
-        for size, norm in self.pairs():
-            ours = self.values(size, self.study.baseline, read)
-            theirs = self.values(size, norm, read)
-            if ours is not None and theirs is not None:
-                yield size, norm, ours, theirs
 
 
 def final_dice(outcome: Outcome) -> float | None:

@@ -91,7 +91,7 @@ def pick(
     if len(pool) == 1:
         return Pick(pool[0], "Dice", (), default)
     breaks = []
-    for criterion in _criteria(study, runs, choices):
+    for criterion in _criteria(study, runs, choices, batch_size):
         breaks.append(criterion.applied(pool))
         pool = list(breaks[-1].kept)
         if len(pool) == 1:
@@ -132,8 +132,10 @@ class _Criterion:
         return TieBreak(self.name, values, kept, decided=len(kept) < len(known))
 
 
-def _criteria(study: Study, runs: Runs, choices: Mapping[str, Choice]) -> Sequence[_Criterion]:
-    known = costs(study, next(iter(choices.values())).batch_size)
+def _criteria(
+    study: Study, runs: Runs, choices: Mapping[str, Choice], batch_size: int
+) -> Sequence[_Criterion]:
+    known = costs(study, batch_size)
 
     def cost(name: str) -> Callable[[str], float | None]:
         return lambda norm: getattr(known[norm], name)
