@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from medseg.core.errors import OptionError
-from medseg.engine.processes import read_owner, this_process
+from medseg.engine.owner import read_owner, this_process
 
 HEARTBEAT = 20.0
 """Seconds between two signs of life; each touches as many files as this process works on."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medseg.core.errors import VolumeError
+from medseg.core.processes import lives
 from medseg.core.runs import usual_mode
 
 _MARK = re.compile(r"\.medseg-(?P<host>.+)-(?P<process>[0-9]+)-[^-]*\.tmp.*")
@@ -80,13 +81,7 @@ def _is_abandoned(path: Path, host: str, process: int) -> bool:
         with suppress(OSError):
             return time.time() - path.stat().st_mtime > _ABANDONED
         return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # somebody else's, alive
-        return False
-    return False
+    return not lives(process)
 
 
 def _host() -> str:

@@ -11,9 +11,7 @@ from functools import partial
 import pytest
 
 from medseg.core.errors import OptionError
-from medseg.engine import processes
 from medseg.engine.claims import Claims
-from medseg.engine.processes import lives, start_time
 
 
 @pytest.fixture
@@ -83,23 +81,6 @@ def test_a_process_id_used_again_is_not_its_owner(claims, other):
     claims.take("a")
     change(claim_file(claims), started="1", token="gone")
     assert other.take("a")
-
-
-def test_a_killed_process_that_nobody_has_waited_for_is_dead():
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        started = start_time(process.pid)
-        assert lives(process.pid, started)
-        process.kill()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert not lives(process.pid, started)
-
-
-def test_the_living_are_seen_without_a_process_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "PROCESSES", tmp_path)
-    assert start_time(os.getpid())
-    assert lives(os.getpid(), start_time(os.getpid()))
-    assert not lives(os.getpid(), "another day")
-    assert not lives(dead_process(), "")
 
 
 def test_a_silent_host_loses_its_claim_after_a_while(claims, other):
