@@ -20,6 +20,7 @@ from medseg.study.folds import cross_validation
 from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
 from medseg.study.halving import expected_shares, groups, note_halved, reached
+from medseg.study.held_back import require_files
 from medseg.study.hours import predicted_hours
 from medseg.study.needs import Memory, seconds_by_batch_size, step_of
 from medseg.study.options import StudyOptions
@@ -35,6 +36,7 @@ def study(options: StudyOptions) -> int:
 
     Raises:
         OptionError: If the study cannot be read, or its folder holds another one.
+        ManifestError: If files of the data set are missing.
     """
     runs = _runs(options)
     plan = plan_runs(runs, options.output, options.skip_impossible)
@@ -46,6 +48,7 @@ def study(options: StudyOptions) -> int:
     mine = [entry for entry in planned if entry.run.name in taken]
     for entry in mine:
         log.info("%-11s %s", entry.state, entry.run.name)
+    require_files((e.settings["data"], e.reported) for e in mine if not e.is_done)
     if options.dry_run:
         _predict(planned, mine, options.workers)
         return 0

@@ -1,8 +1,7 @@
-"""Which folds a cross-validation runs, and on which folds each of its runs trains."""
+"""Which folds a cross-validation runs."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +9,11 @@ from medseg.core.errors import OptionError, problems
 from medseg.core.manifest import Manifest
 from medseg.study.grid import Run, one_variant
 
-log = logging.getLogger("medseg")
-
 
 def cross_validation(config: Sequence[Path], manifest: Manifest, asked: str) -> list[Run]:
     """Return one run for each fold that is asked for.
 
-    Each run trains on all other folds of the manifest, whether they are asked for or not; only a
-    fold without a single file (one that is held back) is left out, and said.
+    Each run trains on all other folds of the manifest, whether they are asked for or not.
 
     Raises:
         OptionError: If the folds cannot be read, or are not the manifest's.
@@ -29,14 +25,7 @@ def cross_validation(config: Sequence[Path], manifest: Manifest, asked: str) -> 
             f"--folds {asked}: a cross-validation needs at least two of the manifest's "
             f"folds, {list(manifest.folds)}. Draw them by medseg manifest --folds 5."
         )
-    runs = one_variant(config, folds)
-    if absent := [fold for fold in manifest.folds if fold not in present]:
-        log.warning("folds %s are not trained on: none of their files is there", absent)
-        return [
-            Run(run.cell, run.config, {"data.train_folds": [f for f in present if f != fold]})
-            for run, fold in zip(runs, folds, strict=True)
-        ]
-    return runs
+    return one_variant(config, folds)
 
 
 def _parsed(asked: str, known: Sequence[int], present: Sequence[int]) -> list[int]:

@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from medseg.core.runs import RunFiles, write_json
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.study.flags import PROBES
 from medseg.study.grid import Run
+from medseg.study.held_back import without_held_back
 from medseg.study.needs import Memory, step_of
 from medseg.study.resolving import Resolver
 
@@ -193,17 +194,24 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
     """
     plan, changed, resolver, memory = Plan([], []), [], Resolver(), Memory()
     load = functools.cache(load_manifest)  # runs of one study share their data
+    held_back: set[int] = set()
     for run in runs:
         entry = Planned(run, RunFiles(output / "runs" / run.name), resolver.resolve(run))
         try:
-            _check(entry, memory, load)
+            manifest = manifest_of(entry.settings["data"], load)
+            if (folds := without_held_back(entry.settings["data"], manifest)) is not None:
+                entry = _trained_on(folds, entry)
+                held_back |= {*manifest.folds} - {*folds, entry.fold}
+            _check(entry, memory, manifest)
         except MedsegError as error:
             plan.left_out.append(LeftOut(run.name, entry.settings, str(error)))
             continue
         asked = entry.record
-        if asked and asked["digest"] != run.digest:
+        if asked and asked["digest"] != entry.run.digest:
             changed.append(run.name)
         plan.runs.append(entry)
+    if held_back:
+        log.warning("folds %s are not trained on: none of their files is there", sorted(held_back))
     _tell_impossible(plan, skip_impossible)
     if changed:
         raise OptionError(
@@ -224,13 +232,22 @@ def _tell_impossible(plan: Plan, skip: bool) -> None:
         log.warning("left out %s", text)
 
 
-def _check(entry: Planned, memory: Memory, load: LoadManifest) -> None:
+def _trained_on(folds: list[int], entry: Planned) -> Planned:
+    flag = {"data.train_folds": folds}
+    data = {**entry.settings["data"], "train_folds": folds}
+    return replace(
+        entry,
+        run=replace(entry.run, fixed={**entry.run.fixed, **flag}),
+        settings={**entry.settings, "data": data},
+    )
+
+
+def _check(entry: Planned, memory: Memory, manifest: Manifest) -> None:
     """Check what can be known before a run starts: network and norm, folds, memory."""
     model, data = entry.settings["model"], entry.settings["data"]
     network = Architecture(**model["network"])
     groups, patch = model["norm_groups"], data["patch_size"]
     check_architecture(network, model["norm"], groups, patch, data["batch_size"])
-    manifest = manifest_of(data, load)
     manifest.split(data["fold"], data["train_folds"])
     manifest.in_folds([entry.reported])
     memory.check(step_of(entry.settings, manifest))

@@ -32,6 +32,7 @@ def study(tmp_path, monkeypatch):
     gathered = []
     monkeypatch.setattr(execute, "_runs", lambda _: runs)
     monkeypatch.setattr(execute, "plan_runs", lambda *_: Plan(entries, []))
+    monkeypatch.setattr(execute, "require_files", lambda _: None)
     monkeypatch.setattr(execute, "finish", lambda plan, _: gathered.append(plan.runs) or 0)
 
     def run(failures, **more):

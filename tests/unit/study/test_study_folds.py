@@ -1,6 +1,5 @@
-"""Folds of a cross-validation: what is trained on, and what is refused."""
+"""Folds of a cross-validation: which are run, and what is refused."""
 
-import logging
 import re
 from pathlib import Path
 
@@ -21,17 +20,14 @@ def listed(root: Path, present) -> Manifest:
     return Manifest(root / "x.json", root, "x", ("T1w",), {"background": 0, "a": 1}, cases)
 
 
-def test_some_folds_of_a_set_train_on_all_the_others(tmp_path):
+def test_each_fold_that_is_asked_for_is_a_run(tmp_path):
     runs = cross_validation([], listed(tmp_path, range(4)), "0,1")
     assert [run.name for run in runs] == ["fold=0", "fold=1"]
-    assert all("data.train_folds" not in run.fixed for run in runs)
 
 
-def test_only_a_fold_without_files_is_left_out_of_training_and_said(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING, logger="medseg"):
-        runs = cross_validation([], listed(tmp_path, [0, 1, 2]), "0,1")
-    assert [run.fixed["data.train_folds"] for run in runs] == [[1, 2], [0, 2]]
-    assert "folds [3] are not trained on" in caplog.text
+def test_all_folds_are_those_with_files(tmp_path):
+    runs = cross_validation([], listed(tmp_path, [0, 2, 3]), "all")
+    assert [run.name for run in runs] == ["fold=0", "fold=2", "fold=3"]
 
 
 @pytest.mark.parametrize(
