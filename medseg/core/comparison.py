@@ -122,6 +122,7 @@ def _level(design: Design, variant: Variant) -> Level:
     values = design.by_unit(table, known)
     means = values.mean(axis=0)
     interval = difference_interval(np.zeros((1, values.shape[1])), values)
+    interval = interval.within(*PRIMARY_ENDPOINT.limits)
     failed = int(_failed(design, variant)[known].sum())
     rate = wilson_interval(failed, int(known.sum()))
     seed_means = values.mean(axis=1) if len(means) else np.full(len(values), NAN)

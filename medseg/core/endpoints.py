@@ -66,6 +66,17 @@ class Endpoint:
         """1 if higher is better, -1 if lower is."""
         return 1 if METRICS[self.metric].better == "higher" else -1
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Between which values it lies."""
+        return METRICS[self.metric].limits
+
+    @property
+    def difference_limits(self) -> tuple[float, float]:
+        """Between which values a difference of two lies."""
+        lowest, highest = self.limits
+        return lowest - highest, highest - lowest
+
 
 PRIMARY_ENDPOINT = Endpoint(PRIMARY)
 

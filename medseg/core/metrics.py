@@ -33,12 +33,19 @@ class Metric:
         unit: `mm`, `ml` or nothing.
         better: Which way is better, if either is.
         definition: One line, for reports.
+        lowest: No value is below it.
     """
 
     label: str
     unit: str
     better: Literal["higher", "lower", ""]
     definition: str
+    lowest: float = 0.0
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Between which values it lies: shares end at 1."""
+        return self.lowest, 1.0 if self.better == "higher" else np.inf
 
     @property
     def is_distance(self) -> bool:
@@ -63,8 +70,10 @@ METRICS: Mapping[str, Metric] = {
     ),
     "volume_ref_ml": Metric("reference volume", "ml", "", "voxels of R times the voxel volume"),
     "volume_pred_ml": Metric("predicted volume", "ml", "", "voxels of P times the voxel volume"),
-    "volume_difference_ml": Metric("volume difference", "ml", "", "V_P - V_R"),
-    "relative_volume_difference": Metric("relative volume difference", "", "", "(V_P - V_R) / V_R"),
+    "volume_difference_ml": Metric("volume difference", "ml", "", "V_P - V_R", -np.inf),
+    "relative_volume_difference": Metric(
+        "relative volume difference", "", "", "(V_P - V_R) / V_R", -1.0
+    ),
     "lesion_f1": Metric("lesion F1", "", "higher", "2 matches / (lesions of R + lesions of P)"),
     "lesions_missed": Metric("lesions missed", "", "lower", "lesions of R without match"),
     "lesions_false": Metric("false lesions", "", "lower", "lesions of P without match"),

@@ -153,6 +153,7 @@ def compare_pair(design: Design, places: tuple[int, int], endpoint: Endpoint) ->
     differences = difference_of(first, second)
     finite = np.isfinite(first) & np.isfinite(second)
     interval = difference_interval(sample.first[:, finite], sample.second[:, finite])
+    interval = interval.within(*endpoint.difference_limits)
     test = signed_rank(differences * endpoint.sign)
     n, mean, sd = len(differences), _mean(differences[finite]), _sd(differences[finite])
     wins, losses = (int((differences * endpoint.sign * way > 0).sum()) for way in (1, -1))

@@ -43,6 +43,14 @@ class Interval:
     high: float
     method: str
 
+    def within(self, lowest: float, highest: float) -> Interval:
+        """Return it without the values that there are none of, such as a Dice above 1.
+
+        Few cases, or few seeds, have intervals that reach beyond. NaN stays.
+        """
+        low, high = np.clip([self.low, self.high], lowest, highest)
+        return Interval(float(low), float(high), self.method)
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -80,7 +88,11 @@ class Summary:
 
 
 def summarize(
-    values: ArrayLike, statuses: Sequence[Status], penalties: ArrayLike, seed: int = 0
+    values: ArrayLike,
+    statuses: Sequence[Status],
+    penalties: ArrayLike,
+    seed: int = 0,
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Summary:
     """Summarize one metric of one class.
 
@@ -90,12 +102,13 @@ def summarize(
         statuses: One per case.
         penalties: What an infinite value counts in `mean_with_penalty`, one per case or one.
         seed: Of the bootstrap.
+        limits: Between which values the metric lies, and so its interval.
     """
     given = np.asarray(values, dtype=np.float64)
     ordered = given[~np.isnan(given)]
     finite = given[np.isfinite(given)]
     penalized = np.where(np.isinf(given), penalties, given)[~np.isnan(given)]
-    interval = mean_interval(finite, seed)
+    interval = mean_interval(finite, seed).within(*limits)
     counts = Counter(statuses)
     return Summary(
         n=len(finite),

@@ -119,6 +119,7 @@ class Evaluation:
                 [score.status for score in scores],
                 [case.diagonal_mm for case in self.counted],
                 seed=zlib.crc32(f"{name}/{metric}".encode()),
+                limits=METRICS[metric].limits,
             )
             for metric in METRICS
             if metric not in LESION_METRICS or self.wanted.lesion_rule_of(name)

@@ -57,7 +57,8 @@ def foreground_dice(source: Source) -> Estimate:
     means = np.nanmean(table, axis=0)
     weights = len(table) / (~np.isnan(table)).sum(axis=0)
     added = means.mean() + np.nan_to_num((table - means) * weights).mean(axis=1)
-    interval = mean_interval(added, seed=zlib.crc32(b"foreground"))
+    seed = zlib.crc32(b"foreground")
+    interval = mean_interval(added, seed).within(*METRICS["dice"].limits)
     return Estimate(float(means.mean()), interval.low, interval.high)
 
 
@@ -67,7 +68,8 @@ def class_summary(source: Source, class_name: str, metric: str) -> Summary:
     known = (source.status(case_id, class_name) for case_id in source.case_ids)
     statuses: list[Status] = [status for status in known if status != "unknown"]
     # No penalty is shown, so none is needed: infinities stay infinite.
-    return summarize(values, statuses, math.inf, seed=zlib.crc32(f"{class_name}/{metric}".encode()))
+    seed = zlib.crc32(f"{class_name}/{metric}".encode())
+    return summarize(values, statuses, math.inf, seed, METRICS[metric].limits)
 
 
 def run_rows(sources: Sequence[Source]) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medseg.core.endpoints import Array
+from medseg.core.endpoints import PRIMARY_ENDPOINT, Array
 from medseg.core.paired import difference_interval, difference_of, holm, signed_rank
 from medseg.core.statistics import NAN, wilson_interval
 from medseg.study.choosing import choices_at, chosen
@@ -114,7 +114,9 @@ def _paired(baseline: Table, table: Table) -> Array:
 def _accuracy(table: Table, baseline: Table, group: Sequence[Outcome], p_holm: float) -> Accuracy:
     values, itself = _paired(baseline, table), table.norm == baseline.norm
     own = difference_interval(np.zeros((1, table.values.shape[1])), table.values)
+    own = own.within(*PRIMARY_ENDPOINT.limits)
     against = difference_interval(baseline.values, table.values)
+    against = against.within(*PRIMARY_ENDPOINT.difference_limits)
     wins, losses = int((values > 0).sum()), int((values < 0).sum())
     ties = len(values) - wins - losses
     better = wilson_interval(wins + ties / 2, len(values))
@@ -125,13 +127,13 @@ def _accuracy(table: Table, baseline: Table, group: Sequence[Outcome], p_holm: f
         seeds=len(group),
         n=len(values),
         dice=float(table.values.mean()),
-        ci_low=float(np.clip(own.low, 0, 1)),  # with few seeds they may lie where no Dice is
-        ci_high=float(np.clip(own.high, 0, 1)),
+        ci_low=own.low,
+        ci_high=own.high,
         class_dice=_by_class(scores),
         seed_dice=tuple(map(float, table.values.mean(axis=1))),
         difference=NAN if itself else float(table.values.mean() - baseline.values.mean()),
-        difference_low=NAN if itself else float(np.clip(against.low, -1, 1)),
-        difference_high=NAN if itself else float(np.clip(against.high, -1, 1)),
+        difference_low=NAN if itself else against.low,
+        difference_high=NAN if itself else against.high,
         p_holm=p_holm,
         rank_biserial=NAN if itself else signed_rank(values).effect,
         wins=wins,

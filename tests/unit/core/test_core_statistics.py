@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from medseg.core.metrics import METRICS
 from medseg.core.statistics import mean_interval, summarize, wilson_interval
 
 NAN, INF = float("nan"), float("inf")
@@ -69,6 +70,20 @@ def test_few_cases_have_a_t_interval():
     expected = stats.t.interval(0.95, 18, data.mean(), stats.sem(data))
     assert interval.method == "t"
     assert (interval.low, interval.high) == pytest.approx(expected)
+
+
+def test_an_interval_ends_where_the_metric_does():
+    dice = summarize([0.0, 0.02, 0.9], ["present"] * 3, 100.0, limits=METRICS["dice"].limits)
+    assert (dice.ci_low, dice.ci_high) == (0, 1)
+    distance = summarize([0.0, 9.0], ["present"] * 2, 100.0, limits=METRICS["hd95_mm"].limits)
+    assert distance.ci_low == 0
+    assert distance.ci_high == mean_interval([0.0, 9.0]).high
+    change = METRICS["volume_difference_ml"].limits
+    assert summarize([-1.0, 1.0], ["present"] * 2, 0.0, limits=change).ci_low < -1
+
+
+def test_no_interval_stays_none():
+    assert np.isnan(mean_interval([0.5]).within(0, 1).low)
 
 
 def test_many_cases_have_a_bootstrap_interval_that_repeats():

@@ -36,7 +36,8 @@ def test_the_foreground_mean_is_over_cases_then_classes(make_source):
     cases = np.array([0.7, 0.7, 0.4])
     half = T_2 * cases.std(ddof=1) / math.sqrt(3)
     assert estimate.low == pytest.approx(0.6 - half, abs=1e-5)
-    assert estimate.high == pytest.approx(0.6 + half, abs=1e-5)
+    assert 0.6 + half > 1
+    assert estimate.high == 1
 
 
 def test_from_twenty_cases_the_interval_is_a_bootstrap_of_the_cases(make_source):
