@@ -6,6 +6,7 @@ from torch import nn
 
 from medseg.networks import norms_batch as batch
 from medseg.networks import norms_sample as sample
+from medseg.networks.norms_cpu import GroupNorm, InstanceNorm
 from medseg.networks.norms_row import (
     Norm,
     of_batch,
@@ -84,14 +85,14 @@ NORMS: dict[str, Norm] = {
         folds=True,
     ),
     "instance": Norm(
-        lambda channels, _groups: nn.InstanceNorm3d(channels, eps=EPS, affine=True),
+        lambda channels, _groups: InstanceNorm(channels, eps=EPS, affine=True),
         "voxels, per sample and channel",
         of_sample,
         "Ulyanov 2016, arXiv 1607.08022",
         saved=1,
     ),
     "group": Norm(
-        lambda channels, groups: nn.GroupNorm(groups, channels, eps=EPS),
+        lambda channels, groups: GroupNorm(groups, channels, eps=EPS),
         "voxels and the channels of a group, per sample",
         of_group,
         "Wu & He 2018, arXiv 1803.08494",
@@ -99,7 +100,7 @@ NORMS: dict[str, Norm] = {
         groups=True,
     ),
     "layer": Norm(
-        lambda channels, _groups: nn.GroupNorm(1, channels, eps=EPS),
+        lambda channels, _groups: GroupNorm(1, channels, eps=EPS),
         "voxels and all channels, per sample",
         of_layer,
         "Ba 2016, arXiv 1607.06450, as group norm with one group",
@@ -121,7 +122,7 @@ NORMS: dict[str, Norm] = {
         removes_mean=False,
     ),
     "group_ws": Norm(
-        lambda channels, groups: nn.GroupNorm(groups, channels, eps=EPS),
+        lambda channels, groups: GroupNorm(groups, channels, eps=EPS),
         "as group, and the weights of a kernel",
         of_group,
         "Qiao 2019, arXiv 1903.10520",

@@ -5,10 +5,9 @@ import logging
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from medseg.networks import cpu
-from medseg.networks.cpu import OneDnnConv3d, OneSampleNorm, for_cpu
+from medseg.networks.cpu import OneDnnConv3d, for_cpu
 from medseg.networks.fold import relative_difference
 from medseg.networks.norms import NORMS
 from medseg.networks.unet import Architecture, UNet
@@ -49,18 +48,6 @@ def test_other_convolutions_are_left_alone(change):
     settings = {"kernel_size": 3, "padding": 1} | change
     assert not WinogradConv3d.applies(nn.Conv3d(16, 16, **settings))
     assert WinogradConv3d.applies(nn.Conv3d(16, 16, 3, padding=1))
-
-
-def test_instance_norm_of_one_sample_is_pytorchs():
-    image = torch.randn(1, 6, 9, 8, 7) * 40 + 300
-    weight, bias = torch.rand(6), torch.randn(6)
-    norm = OneSampleNorm(6, affine=True)
-    norm.weight.data, norm.bias.data = weight, bias
-    expected = F.instance_norm(image.double(), weight=weight.double(), bias=bias.double()).float()
-    for layout in (torch.contiguous_format, torch.channels_last_3d):
-        with torch.inference_mode():
-            found = norm(image.contiguous(memory_format=layout))
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("encoder", [pytest.param("plain", marks=pytest.mark.slow), "residual"])
