@@ -27,13 +27,6 @@ CUDA_BYTES = 500 << 20
 _LIBRARY_BYTES = 100 << 20
 """Of a CPU's convolution library once it runs: what a step of the smallest network takes."""
 
-_HEAP_BLOCK = 32 << 20
-"""Larger blocks are given back to the system at once; smaller ones stay with the heap (glibc)."""
-
-_REORDERED = 4
-"""Blocks the heap keeps from PyTorch's instance norm, which leaves the channels first in memory and
-so has every layer reorder: up to 130 MiB more were measured than for batch and group norm."""
-
 _COPIES = 5
 """Of the weights: they, their gradient, AdamW's two averages, the averaged weights."""
 
@@ -142,8 +135,6 @@ def reckon(job: StepJob) -> int:
     weights = 4 * sum(parameter.numel() for parameter in network.parameters())
     share = 1.0 if job.precision == "32-true" else 0.6  # norms and losses keep float32
     fixed = CUDA_BYTES if job.device == "cuda" else PROCESS_BYTES + _LIBRARY_BYTES
-    if job.device == "cpu" and job.norm == "instance":
-        fixed += _REORDERED * min(largest, _HEAP_BLOCK)
     return int(fixed + _COPIES * weights + share * (kept + _WORKSPACE * largest))
 
 
