@@ -13,7 +13,7 @@ import torch
 from monai.transforms import Compose
 from torch.utils.data import DataLoader, default_collate
 
-from medseg.core.errors import OptionError
+from medseg.core.errors import ManifestError, OptionError
 from medseg.core.manifest import Manifest, load_manifest
 from medseg.data.augmentation import Augmentation, Augmenter
 from medseg.data.cache import Cache, Entry, Progress, default_folder
@@ -66,7 +66,7 @@ class SegmentationData(pl.LightningDataModule):
             raise OptionError(f"data.foreground must be in [0, 1]; got {foreground}.")
         self.manifest: Manifest = load_manifest(manifest, root)
         self.train_cases, self.val_cases = self.manifest.split(fold, train_folds)
-        self.manifest.require_files((*self.train_cases, *self.val_cases))
+        self._require_files(fold)
         self.fold = fold
         self.patch_size = patch_size
         self.batch_size = batch_size
@@ -79,6 +79,25 @@ class SegmentationData(pl.LightningDataModule):
         self.seed = torch.initial_seed() % 2**32
         self._cache = Cache(cache_dir or default_folder(), self.manifest, preprocessing)
         self._entries: dict[str, list[Entry]] = {}
+
+    def _require_files(self, fold: int) -> None:
+        """Check that the files are there; where whole folds are held back, say how to do without.
+
+        Raises:
+            ManifestError: If not.
+        """
+        try:
+            self.manifest.require_files((*self.train_cases, *self.val_cases))
+        except ManifestError as error:
+            present = self.manifest.present_folds()
+            wanted = {case.fold for case in self.train_cases if case.fold is not None}
+            held, left = sorted(wanted - set(present)), sorted(wanted & set(present))
+            if not held or not left or fold not in present:
+                raise
+            raise ManifestError(
+                f"{error}\nNo file of fold {', '.join(map(str, held))} is here: train without by "
+                f"--data.train_folds '{left}'."
+            ) from error
 
     @property
     def task(self) -> dict[str, Any]:

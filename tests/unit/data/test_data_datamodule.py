@@ -56,6 +56,21 @@ def test_absent_files_matter_only_to_the_folds_that_need_them(phantoms, tmp_path
     assert "Ask the radiologist." in str(caught.value)
 
 
+def test_a_held_back_fold_is_answered_with_the_folds_that_are_there(phantoms, tmp_path):
+    content = json.loads(phantoms.read_text())
+    for case in content["training"]:
+        if case["fold"] == 3:
+            case["image"] = case["label"] = f"held/{case['image']}"
+            case["case_id"] = f"held_{case['image']}"
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    manifest, root = tmp_path / "m.json", load_manifest(phantoms).root
+    with pytest.raises(ManifestError, match=r"No file of fold 3 is here: .*'\[1, 2\]'"):
+        SegmentationData(manifest, root, fold=0)
+    with pytest.raises(ManifestError) as caught:  # the root is wrong: no fold could be trained on
+        SegmentationData(manifest, tmp_path, fold=0)
+    assert "train_folds" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "changes", [{"batch_size": 0}, {"steps_per_epoch": 0}, {"foreground": 1.5}]
 )
