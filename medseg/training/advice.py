@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 
 from medseg.data.datamodule import SegmentationData
+from medseg.data.sides import sided
 from medseg.networks.norms import NORMS
 from medseg.training.module import SegmentationModule
 from medseg.training.schedule import Schedule
@@ -34,6 +36,7 @@ class Settings:
         first_validation: Batches before it.
         averaged: Whether a moving average of the weights is judged; its statistics are measured.
         started: Whether the weights come from another run, or an earlier part of this one.
+        mirrored_sides: Classes with a side in their name, where left and right are mirrored.
     """
 
     norm: str
@@ -46,6 +49,7 @@ class Settings:
     first_validation: int = WARM_UP
     averaged: bool = False
     started: bool = False
+    mirrored_sides: Sequence[str] = ()
 
 
 def settings_of(
@@ -64,6 +68,7 @@ def settings_of(
         first_validation=data.steps_per_epoch * (trainer.check_val_every_n_epoch or 1),
         averaged=module.averaged is not None,
         started=started,
+        mirrored_sides=sided(module.class_names) if 0 in data.task["mirror_axes"] else (),
     )
 
 
@@ -117,5 +122,11 @@ def advice(settings: Settings) -> list[str]:
             f"early stopping with the {settings.schedule} schedule ends the training at a high "
             "learning rate, before the part in which the weights settle. Bound the time instead "
             "(--trainer.max_time), or take --model.optimization.schedule constant."
+        )
+    if settings.mirrored_sides:
+        found.append(
+            f"left and right are mirrored (data.augmentation.flip_axes has axis 0), though "
+            f"{', '.join(settings.mirrored_sides)} have a side: a mirrored image carries the wrong "
+            "class. Take 0 out of data.augmentation.flip_axes."
         )
     return found

@@ -14,6 +14,7 @@ import numpy as np
 
 from medseg.core.errors import OptionError
 from medseg.data.fingerprint import ChannelFacts, Fingerprint
+from medseg.data.sides import sided
 from medseg.networks.blocks import UNIT, Triple
 
 ANISOTROPIC = 3.0
@@ -151,13 +152,9 @@ def intensity(channel: ChannelFacts) -> tuple[str | list[float], str]:
 
 def flip_axes(class_names: Sequence[str]) -> tuple[list[int], str]:
     """Return the axes that may be mirrored, in RAS order, and why."""
-    sided = [n for n in class_names if set(re.split(r"[^a-z]+", n.lower())) & _SIDES]
-    if sided:
-        return [], f"{', '.join(sided)}: a mirrored image would carry the wrong class"
+    if names := sided(class_names):
+        return [], f"{', '.join(names)}: a mirrored image would carry the wrong class"
     return [0], "no class names left or right; bodies look alike mirrored, but not upside down"
-
-
-_SIDES = {"left", "right", "l", "r", "lh", "rh", "sin", "dex", "links", "rechts"}
 
 
 def norm_for(batch: int) -> str:

@@ -73,3 +73,7 @@ def test_a_validation_before_the_statistics_have_settled_is_told():
     assert said(norm="batch", batch_size=SMALL_BATCH, first_validation=WARM_UP) == ""
     assert said(norm="batch", batch_size=SMALL_BATCH, first_validation=1, averaged=True) == ""
     assert said(norm="group", first_validation=1) == ""
+
+
+def test_mirrored_sides_are_named():
+    assert "LV, RV have a side" in said(mirrored_sides=["LV", "RV"])
