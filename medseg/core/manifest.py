@@ -178,7 +178,7 @@ class Manifest:
         absent = [(c, p) for c in cases for p in self.files(c) if not p.exists()]
         if not absent:
             return
-        lines = [f"{path}: no such file{_of_fold(case)}" for case, path in absent]
+        lines = [f"{path}: no such file{self._place_of(case, path)}" for case, path in absent]
         if len(lines) > 10:
             per_fold = Counter(str(case.fold) for case, _ in absent)
             counts = ", ".join(f"fold {f}: {n}" for f, n in sorted(per_fold.items()))
@@ -188,13 +188,17 @@ class Manifest:
             f"{problems(self.path, lines)}\nIs --root right (now {self.root})?{how}"
         )
 
+    def _place_of(self, case: Case, path: Path) -> str:
+        """Say which case, channel and fold a file belongs to, as far as that is not plain."""
+        words = [] if case.fold is None else [f"fold {case.fold}"]
+        if len(case.images) > 1:
+            names = [*self.channel_names, "label"]
+            words = [f"case {case.case_id!r}", names[self.files(case).index(path)], *words]
+        return f" ({', '.join(words)})" if words else ""
+
     def absent(self, cases: Iterable[Case]) -> list[Case]:
         """Return the cases of which a file is missing on disk."""
         return [case for case in cases if not all(path.exists() for path in self.files(case))]
-
-
-def _of_fold(case: Case) -> str:
-    return "" if case.fold is None else f" (fold {case.fold})"
 
 
 def load_manifest(

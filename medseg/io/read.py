@@ -182,9 +182,11 @@ def _as_channels(path: Path, array: NDArray[Any], channels: int) -> NDArray[Any]
     extra = [n for n in shape[3:] if n != 1]
     count = math.prod(extra)
     if len(extra) > 1 or count != channels:
-        expected = "a 3-D volume" if channels == 1 else f"{channels} channels"
-        cause = f"shape {shape}, where {expected} was expected"
+        expected = "a 3-D volume was" if channels == 1 else f"{channels} channels were"
+        cause = f"shape {shape}, where {expected} expected"
         cure = "take out one volume, or declare the channels in the manifest"
+        if count < channels:
+            cure = "list one file for each channel, or one that holds them all"
         raise VolumeError(path, "wrong-channels", cause, cure)
     return array.reshape(spatial if channels == 1 else (*spatial, channels), order="F")
 

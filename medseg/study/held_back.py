@@ -1,12 +1,15 @@
-"""Folds that are not here, such as a held-back test fold, and files that must be."""
+"""Folds that runs train on: without those that are not here, and without their own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from medseg.core.manifest import Manifest, load_manifest
+from medseg.study.flags import FOLD
+from medseg.study.grid import Run
+from medseg.study.roles import FLAGS
 
 
 def without_held_back(data: Mapping[str, Any], manifest: Manifest) -> list[int] | None:
@@ -26,6 +29,22 @@ def without_held_back(data: Mapping[str, Any], manifest: Manifest) -> list[int] 
     if present in ((), manifest.folds):
         return None
     return [fold for fold in present if fold != data["fold"]]
+
+
+def of_another_fold(run: Run, data: Mapping[str, Any], varied: Collection[int]) -> bool:
+    """Return whether a configuration's training folds were made for one of the folds of a study.
+
+    A plan names them for the fold it validates on; in a cross-validation each run has its own.
+
+    Args:
+        run: Its own flags always hold.
+        data: The configuration's section `data`.
+        varied: Folds that the study's runs validate on.
+    """
+    flags = {**run.fixed, **run.cell}
+    if FOLD not in run.cell or FLAGS["train"] in flags or data["train_folds"] is None:
+        return False
+    return not set(varied).isdisjoint(data["train_folds"])
 
 
 def require_files(needs: Iterable[tuple[Mapping[str, Any], int]]) -> None:

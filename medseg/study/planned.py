@@ -14,9 +14,9 @@ from medseg.core.errors import MedsegError, OptionError, problems
 from medseg.core.manifest import Manifest, load_manifest
 from medseg.core.runs import RunFiles, write_json
 from medseg.networks.unet import Architecture, check_architecture
-from medseg.study.flags import PROBES
+from medseg.study.flags import FOLD, PROBES
 from medseg.study.grid import Run
-from medseg.study.held_back import without_held_back
+from medseg.study.held_back import of_another_fold, without_held_back
 from medseg.study.needs import Memory, step_of
 from medseg.study.resolving import Resolver
 
@@ -195,10 +195,13 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
     plan, changed, resolver, memory = Plan([], []), [], Resolver(), Memory()
     load = functools.cache(load_manifest)  # runs of one study share their data
     held_back: set[int] = set()
+    varied = {run.cell[FOLD] for run in runs if FOLD in run.cell}
     for run in runs:
         entry = Planned(run, RunFiles(output / "runs" / run.name), resolver.resolve(run))
         try:
             manifest = manifest_of(entry.settings["data"], load)
+            if of_another_fold(run, entry.settings["data"], varied):
+                entry = _trained_on(None, entry)
             if (folds := without_held_back(entry.settings["data"], manifest)) is not None:
                 entry = _trained_on(folds, entry)
                 held_back |= {*manifest.folds} - {*folds, entry.fold}
@@ -232,7 +235,7 @@ def _tell_impossible(plan: Plan, skip: bool) -> None:
         log.warning("left out %s", text)
 
 
-def _trained_on(folds: list[int], entry: Planned) -> Planned:
+def _trained_on(folds: list[int] | None, entry: Planned) -> Planned:
     flag = {"data.train_folds": folds}
     data = {**entry.settings["data"], "train_folds": folds}
     return replace(

@@ -81,7 +81,8 @@ class TestCase:
         if channels == 2:
             assert findings == []
         else:
-            assert "where 3 channels was expected" in only(findings, "error", "wrong-channels")
+            told = only(findings, "error", "wrong-channels")
+            assert "where 3 channels were expected (list one file for each channel" in told
 
     def test_a_label_on_another_grid_is_an_error(self, case, tmp_path):
         label(tmp_path, "a", grid=Grid.from_spacing(GRID.shape, (1, 1, 2.2)))

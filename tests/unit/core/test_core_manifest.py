@@ -287,6 +287,13 @@ class TestFiles:
         assert f"{tmp_path / 'images/a.nii.gz'}: no such file (fold 0)" in message
         assert f"Is --root right (now {tmp_path})? Ask the archive." in message
 
+    def test_an_absent_channel_is_named(self, tmp_path):
+        one = case("a", 0) | {"case_id": "a", "image": ["images/pet.nii.gz", "images/ct.nii.gz"]}
+        manifest = parse(tmp_path, content(one, channel_names={"0": "PET", "1": "CT"}))
+        touch(tmp_path, "images/pet.nii.gz", "labels/a.nii.gz")
+        with pytest.raises(ManifestError, match=r"ct.nii.gz: no such file \(case 'a', CT, fold 0"):
+            manifest.require_files(manifest.training)
+
     def test_many_absent_files_are_counted_by_fold(self, tmp_path):
         manifest = parse(tmp_path, content(*(case(f"c{n}", n % 2) for n in range(20))))
         with pytest.raises(ManifestError, match=r"… and 30 more \(fold 0: 20, fold 1: 20\)"):

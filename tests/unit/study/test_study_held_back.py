@@ -5,7 +5,7 @@ import logging
 import pytest
 import yaml
 
-from medseg.core.errors import ManifestError
+from medseg.core.errors import ManifestError, OptionError
 from medseg.core.runs import write_json
 from medseg.study.execute import study as run_study
 from medseg.study.grid import read_study
@@ -45,6 +45,34 @@ def written(tmp_path):
 
 def planned(path, tmp_path):
     return plan_runs(read_study(path), tmp_path / "out").runs
+
+
+def planned_for(path, train_folds):
+    """Make the study's configuration that of a plan for one fold."""
+    fit = path.parent / "fit.yaml"
+    content = yaml.safe_load(fit.read_text())
+    content["data"]["train_folds"] = train_folds
+    fit.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_plan_for_one_fold_is_cross_validated_with_the_other_folds_of_each(written, tmp_path):
+    path = planned_for(written({"fold": [1, 2, 3]}, [1, 2, 3]), [2, 3])
+    runs = planned(path, tmp_path)
+    assert [run.settings["data"]["train_folds"] for run in runs] == [[2, 3], [1, 3], [1, 2]]
+    path = planned_for(written({"fold": [0, 1, 2, 3]}, [0, 1, 2, 3]), [2, 3])
+    runs = planned(path, tmp_path / "all")
+    assert [run.settings["data"]["train_folds"] for run in runs] == [None] * 4
+    assert runs[0].run.arguments[-4:-2] == ["--data.train_folds", "null"]
+
+
+def test_training_folds_that_no_run_validates_on_stay(written, tmp_path):
+    path = planned_for(written({"fold": [0, 1]}, [0, 1, 2, 3]), [2, 3])
+    runs = planned(path, tmp_path)
+    assert [run.settings["data"]["train_folds"] for run in runs] == [[2, 3], [2, 3]]
+    path = written({"fold": [1, 2]}, [1, 2, 3], **{"data.train_folds": [2, 3]})
+    with pytest.raises(OptionError, match="both validated and trained on"):
+        planned(path, tmp_path / "own")
 
 
 def test_a_fold_without_files_is_left_out_of_training_and_said(written, tmp_path, caplog):
