@@ -106,8 +106,16 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         ("Batch sizes", _listed({o.batch_size for o in outcomes})),
         ("Learning rates", _listed({o.learning_rate for o in outcomes})),
         ("Seeds", _listed({o.seed for o in outcomes})),
+        *_varied("Dropout", {o.dropout for o in outcomes}, study.dropout),
+        *_varied("Initial scales", {o.init_scale for o in outcomes}, study.init_scale),
         ("Cases reported", str(len(study.cases))),
     ]
+
+
+def _varied(name: str, values: set[float], compared: float) -> list[tuple[str, str]]:
+    """Return the values of what varies beside the norm, and which one norms are compared at."""
+    text = f"{_listed(values)}; norms are compared at {compared:g}"
+    return [(name, text)] if values - {compared} else []
 
 
 def _listed(values: set[Any]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from medseg.report.files import read_curves, read_json
 from medseg.report.sources import Source, read_source
+from medseg.study.compared_at import compared_at
 from medseg.study.flags import SHORT_NAMES, setting
 from medseg.study.measurements import CaseScores, Costs, Curve, Probes
 from medseg.study.outcomes import Outcome, Status, Study
@@ -46,20 +47,14 @@ def outcomes_of(planned: Sequence[Planned], left_out: Sequence[LeftOut] = ()) ->
         outcomes=(*found, *impossible),
         cases=tuple(cases),
         units=tuple(by_case.get(case, case) for case in cases) if by_case else (),
-        dropout=_usual((o.dropout for o in found), 0.0),
-        init_scale=_usual((o.init_scale for o in found), 1.0),
+        dropout=compared_at(planned, "dropout"),
+        init_scale=compared_at(planned, "init_scale"),
     )
 
 
 def _has_ended(entry: Planned) -> bool:
     """Return whether a training is a result, even if what follows it is not done or failed."""
     return entry.has_scores or entry.state in ("diverged", HALVED)
-
-
-def _usual(values: Iterable[float], default: float) -> float:
-    """Return the value of most trainings: norms are compared at that."""
-    counted = list(values)
-    return max(sorted(set(counted)), key=counted.count) if counted else default
 
 
 @dataclass(frozen=True)

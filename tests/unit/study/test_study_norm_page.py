@@ -54,6 +54,13 @@ def test_every_claim_has_its_verdict_and_its_numbers(whole, html):
     )
 
 
+def test_what_varies_beside_the_norm_is_among_the_facts_with_what_is_compared():
+    rows = [outcome(n, [0.5, 0.6], dropout=d) for n in ("batch", "none") for d in (0.0, 0.2)]
+    html = page(study(rows))
+    assert "0, 0.2; norms are compared at 0<" in html
+    assert "Initial scales" not in html
+
+
 def test_text_of_the_data_is_no_markup(html):
     assert "a &lt;b&gt;" in html
     assert "the loss &amp; more" in html
