@@ -32,8 +32,8 @@ def regularizes(study: Study) -> Claim:
     return conclude(
         "regularizes",
         f"With {study.baseline} norm validation falls less behind training.",
-        rows,
-        f"probes: true, best with training Dice at each validation, and {MORE_SEEDS}",
+        seen.settled(rows),
+        seen.setting(f"probes: true, best with training Dice at each validation, and {MORE_SEEDS}"),
     )
 
 

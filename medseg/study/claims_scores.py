@@ -33,9 +33,23 @@ def more_accurate(study: Study) -> Claim:
     return conclude(
         "accuracy",
         f"With {study.baseline} norm the labels are better.",
-        rows,
-        f"more reporting cases, and {MORE_SEEDS}",
+        seen.settled(rows),
+        seen.setting(_unscored(seen) or f"more reporting cases, and {MORE_SEEDS}"),
     )
+
+
+def _unscored(seen: Pairing) -> str:
+    """Say why nothing can be compared at any batch size; empty if something can."""
+    baseline, told = seen.study.baseline, []
+    for size in seen.study.batch_sizes:
+        scored = [n for n in seen.norms(size) if all(o.scores for o in seen.runs(size, n))]
+        if baseline in scored and len(scored) > 1:
+            return ""
+        lacking = "any other" if baseline in scored else baseline
+        choice = seen.choices[size].get(lacking)
+        why = f" ({choice.left_out})" if choice and choice.left_out else ""
+        told.append(f"scores of {lacking} norm at batch size {size}{why}")
+    return "; ".join(told)
 
 
 def _accuracies(seen: Pairing, size: int, measure: Measure, claimed: int) -> Iterator[Row]:

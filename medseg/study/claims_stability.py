@@ -28,7 +28,7 @@ from medseg.study.pairing import Pairing, all_ended, final_dice, probe
 def stabler(study: Study) -> Claim:
     """Judge: training is more stable. Primary: divergence rate, SD over seeds."""
     seen = Pairing(study)
-    rows = [*_divergences(seen), *_spreads(seen)]
+    rows = [*_divergences(seen), *seen.settled(_spreads(seen))]
     rows += seen.means("gradient spikes per 1000 steps", probe("gradient_spikes"))
     return conclude(
         "stability",

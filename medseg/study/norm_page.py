@@ -13,7 +13,7 @@ from medseg.engine.progress import printable
 from medseg.report.templating import asset, environment, still_page
 from medseg.study import norm_figures, norm_run_figures
 from medseg.study.accuracy_table import accuracies, drop_in
-from medseg.study.choosing import choices_at
+from medseg.study.choosing import Choice, choices_at
 from medseg.study.claims import judge_claims
 from medseg.study.cost_table import costs
 from medseg.study.curve_reading import VIEWS_OF_BUDGET, at_common_count
@@ -21,6 +21,7 @@ from medseg.study.outcomes import Study
 from medseg.study.planned import Plan
 from medseg.study.recommendation import Recommendation, recommend_all
 from medseg.study.run_outcomes import outcomes_of
+from medseg.study.verdict_words import nothing
 
 PAGE, RECOMMENDATION, CLAIMS = "study.html", "recommendation.json", "claims.json"
 
@@ -61,17 +62,19 @@ def render(
     templates = environment("medseg.study")
     templates.filters |= {"printable": printable, "number": number, "interval": interval}
     sizes = study.batch_sizes
+    choices = {size: choices_at(study, size) for size in sizes}
     return still_page(
         templates,
         "norms.html",
         asset("style.css") + "\n" + asset("norms.css", "medseg.study"),
         study=study,
         found=found,
+        verdicts=[_verdict(found.get(size), size, choices[size]) for size in sizes],
         facts=_facts(study),
         alternatives=_alternatives(found),
         accuracy={size: accuracies(study, size) for size in sizes},
         drop_in={size: drop_in(study, size) for size in sizes},
-        choices={size: choices_at(study, size) for size in sizes},
+        choices=choices,
         claims=claims,
         costs={size: costs(study, size) for size in sizes},
         views={view: at_common_count(study, view) for view in VIEWS_OF_BUDGET},
@@ -79,6 +82,11 @@ def render(
         figures=_figures(study, found),
         protocol=protocol,
     )
+
+
+def _verdict(found: Recommendation | None, size: int, choices: Mapping[str, Choice]) -> str:
+    text = nothing(size, choices) if found is None else found.verdict
+    return text[0].upper() + text[1:]
 
 
 def _figures(study: Study, found: Mapping[int, Recommendation]) -> dict[str, str | None]:

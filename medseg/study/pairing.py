@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from medseg.study.choosing import Choice, choices_at, chosen
 from medseg.study.claim_intervals import difference_row, mean_row, ratio_row
-from medseg.study.claim_rows import Row
+from medseg.study.claim_rows import NOT_DECIDABLE, Row
 from medseg.study.outcomes import Outcome, Study
 
 Reading = Callable[[Outcome], float | None]
@@ -59,6 +59,25 @@ class Pairing:
             names = self.norms(size)
             if self.study.baseline in names:
                 yield from ((size, norm) for norm in names[1:])
+
+    def settled(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield rows; a contrast decides nothing where a norm's best rate may be another.
+
+        For contrasts of norms at their own learning rates.
+        """
+        for row in rows:
+            norms = (row.norm, row.against) if row.against else ()
+            choices = self.choices.get(row.batch_size, {})
+            if any(norm in choices and choices[norm].incomplete for norm in norms):
+                how = f"{row.method}; not all learning rates are known"
+                yield replace(row, decision=NOT_DECIDABLE, method=how.removeprefix("; "))
+            else:
+                yield row
+
+    def setting(self, words: str) -> str:
+        """Return what the study would need; the runs that it lacks come first."""
+        lacking = any(c.incomplete for there in self.choices.values() for c in there.values())
+        return f"the runs that failed or are missing, {words}" if lacking else words
 
     def contrast(self, quantity: str, size: int, norm: str, primary: bool = False) -> Row:
         """Return an empty contrast of the baseline with a norm, to be filled in."""
@@ -134,4 +153,4 @@ def probe(name: str) -> Reading:
 
 def all_ended(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return the runs that came to an end of their own."""
-    return [outcome for outcome in outcomes if outcome.status in ("finished", "diverged")]
+    return [outcome for outcome in outcomes if outcome.has_ended]

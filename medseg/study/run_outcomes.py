@@ -12,8 +12,11 @@ from medseg.report.sources import Source, read_source
 from medseg.study.compared_at import compared_at
 from medseg.study.flags import SHORT_NAMES, setting
 from medseg.study.measurements import CaseScores, Costs, Curve, Probes
-from medseg.study.outcomes import Outcome, Status, Study
+from medseg.study.outcomes import BACKGROUND, KILLED, Outcome, Status, Study
 from medseg.study.planned import HALVED, LeftOut, Planned
+
+SIGKILL_STATUSES = (-9, 137)
+"""Exit statuses of a process that was killed, as Python and as a shell tell it."""
 
 RISEN_FOR = 3
 """Validations in a row with a loss above that of the first epoch: the training has diverged."""
@@ -96,12 +99,18 @@ class _Read:
             if entry.state == HALVED:
                 return HALVED, str(entry.record.get("reason", ""))
             if not _has_ended(entry):
-                said = str(entry.record.get("last_line", ""))
-                return ("out of memory" if "memory" in said else "failed"), said or entry.why_not
+                return _failure(entry)
         for entry in self.entries:
             if reason := entry.divergence or collapse(read_curves(entry.files.curves)):
                 return "diverged", reason
         return "finished", ""
+
+
+def _failure(entry: Planned) -> tuple[Status, str]:
+    said = str(entry.record.get("last_line", ""))
+    if entry.record.get("exit_code") in SIGKILL_STATUSES:
+        return "failed", KILLED
+    return ("out of memory" if "memory" in said else "failed"), said or entry.why_not
 
 
 def collapse(curve: Sequence[Mapping[str, float]]) -> str:
@@ -112,7 +121,7 @@ def collapse(curve: Sequence[Mapping[str, float]]) -> str:
     """
     rows = _validated(curve)
     if rows and rows[-1]["val/dice"] == 0:
-        return "every voxel of the validation cases was called background, or one class, at the end"
+        return BACKGROUND
     losses = [row["train/loss"] for row in curve if "train/loss" in row]
     risen = [loss > losses[0] for loss in losses[-RISEN_FOR:]]
     if len(losses) > RISEN_FOR and all(risen):

@@ -402,3 +402,25 @@ def test_the_order_of_outcomes_changes_no_claim():
 def test_a_curve_is_read_in_each_of_its_units():
     read = Curve((10, 20), (5, 10), (3.0, 6.0), (0.0, 1.0))
     assert [first_reached(read, 0.5, view) for view in ("samples", "steps", "seconds")] == [15, 7.5, 4.5]  # fmt: skip
+
+
+def test_networks_that_all_diverged_do_not_lack_cases():
+    table = changed(noisy({"batch": 0.0, "none": 0.0}), batch={"status": "diverged", "scores": None})  # fmt: skip
+    claim = more_accurate(table)
+    assert claim.because == (
+        "The study did not measure it: scores of batch norm at batch size 2 (3 of 3 seeds diverged "
+        "at 0.01, its best learning rate)."
+    )
+    lonely = changed(table, batch={"status": "finished", "scores": table.outcomes[-1].scores}, none={"scores": None})  # fmt: skip
+    assert "scores of any other norm at batch size 2" in more_accurate(lonely).because
+
+
+def test_what_norms_do_at_their_own_rate_is_open_while_that_rate_may_be_another():
+    table = noisy({"batch": 0.03, "none": 0.0})
+    lost = replace(table.outcomes[-1], learning_rate=0.1, status="failed", scores=None)
+    assert more_accurate(table).verdict == "supported"
+    claim = more_accurate(replace(table, outcomes=(*table.outcomes, lost)))
+    row = row_of(claim, "difference in Dice", against="none")
+    assert row.method.endswith("; not all learning rates are known")
+    assert claim.verdict.startswith("not decidable")
+    assert "To decide it: the runs that failed or are missing, more reporting" in claim.because

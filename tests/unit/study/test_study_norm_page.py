@@ -82,6 +82,14 @@ def test_a_study_without_a_scored_run_says_so():
     assert "no disk" in html
 
 
+def test_a_batch_size_without_a_recommendation_says_why(whole):
+    lost = {"status": "failed", "reason": "no disk", "scores": None}
+    rows = (replace(o, **lost) if o.batch_size == 8 else o for o in whole.outcomes)
+    html = unescape(page(replace(whole, outcomes=tuple(rows))))
+    assert "At batch size 8 no norm can be recommended: batch: no learning rate" in html
+    assert "3 of 3 seeds at 0.001 failed, 3 of 3 seeds at 0.01 failed" in html
+
+
 def test_figures_need_something_to_draw():
     bare = study([outcome("batch", [0.5, 0.6])])
     assert norm_figures.dice_by_batch_size(bare) is None  # one batch size

@@ -140,23 +140,25 @@ def test_a_scored_run_counts_though_it_could_not_be_measured_afterwards(tmp_path
 
 
 def test_how_runs_end(tmp_path):
-    entries = [planned(tmp_path, seed=seed) for seed in range(5)]
+    entries = [planned(tmp_path, seed=seed) for seed in range(6)]
     trained(entries[0], dice=(0.5, 0.0))  # all background at the end
     write_curve(entries[1], rows([0.1]))
     write_json(entries[1].files.fit, {"interrupted": True, "diverged": "the loss of step 3"})
     entries[2].note(status="failed", command="fit", exit_code=1, last_line="out of memory")
     entries[3].note(status="failed", command="fit", exit_code=1, last_line="no such file")
     trained(entries[4])
+    entries[5].note(status="failed", command="fit", exit_code=-9, last_line="Epoch 3")
     left = LeftOut("norm=group", settings(norm="group"), "3 groups do not divide 8 channels")
     found = outcomes_of(entries, [left]).outcomes
     assert [o.status for o in found] == [
-        "diverged", "diverged", "out of memory", "failed", "finished", "impossible",
+        "diverged", "diverged", "out of memory", "failed", "finished", "failed", "impossible",
     ]  # fmt: skip
     assert "background" in found[0].reason
     assert found[0].scores is not None  # a result like any other
     assert found[1].reason == "the loss of step 3"
     assert found[1].scores is None
-    assert (found[5].norm, found[5].reason) == ("group", left.reason)
+    assert found[5].reason == "killed (out of memory?)"
+    assert (found[6].norm, found[6].reason) == ("group", left.reason)
 
 
 @pytest.mark.parametrize(
