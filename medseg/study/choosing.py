@@ -109,7 +109,7 @@ def _ended(group: Sequence[Outcome], seeds: set[int]) -> bool:
 
 
 def _rate(group: Sequence[Outcome]) -> Rate:
-    values = [_choosing(outcome) for outcome in group]
+    values = [choosing_dice(outcome) or 0.0 for outcome in group]
     return Rate(
         learning_rate=group[0].learning_rate,
         choosing=math.fsum(values) / len(values),
@@ -119,9 +119,12 @@ def _rate(group: Sequence[Outcome]) -> Rate:
     )
 
 
-def _choosing(outcome: Outcome) -> float:
+def choosing_dice(outcome: Outcome) -> float | None:
+    """Return the Dice on the choosing fold; 0 of a divergence without one, None if not known."""
     value = outcome.choosing
-    return 0.0 if value is None or math.isnan(value) else value
+    if value is not None and not math.isnan(value):
+        return value
+    return 0.0 if outcome.status == "diverged" else None
 
 
 def _stable(rates: Sequence[Rate], best: Rate | None) -> list[float]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from medseg.core.endpoints import Array
 from medseg.core.paired import ALPHA, difference_interval, difference_of, holm, signed_rank
 from medseg.study.choosing import choose
+from medseg.study.claim_intervals import CHANGE, SHARE, apart, within
 from medseg.study.claim_rows import (
     MORE_SEEDS,
     NOT_DECIDABLE,
@@ -29,7 +30,7 @@ def more_accurate(study: Study) -> Claim:
         rows += [*_accuracies(seen, size, DICE, 1), *_accuracies(seen, size, NSD, 1)]
         rows += _accuracies(seen, size, HD95, -1)
     for name, quantity in MODES.items():
-        rows += seen.means(quantity, probe(name))
+        rows += seen.means(quantity, probe(name), SHARE)
     return conclude(
         "accuracy",
         f"With {study.baseline} norm the labels are better.",
@@ -65,7 +66,8 @@ def _accuracies(seen: Pairing, size: int, measure: Measure, claimed: int) -> Ite
     for (norm, pair), test, p in zip(pairs.items(), tests, corrected, strict=True):
         row = seen.contrast(f"difference in {measure.name}", size, norm, measure is DICE)
         margin = 0.0 if measure is HD95 else seen.study.difference
-        yield _accuracy(replace(row, p=p), pair, test.effect, claimed, margin)
+        found_row = _accuracy(replace(row, p=p), pair, test.effect, claimed, margin)
+        yield within(found_row, apart(measure.limits))
 
 
 def _accuracy(
@@ -125,8 +127,9 @@ def _effect(seen: Pairing, size: int, norm: str, dropout: float) -> Iterator[Row
         seeds, cases = effect.shape
         interval = difference_interval(0 * effect[:1], effect)
         name = f"Dice with dropout {dropout:g} minus without"
-        yield Row(name, norm, size, float(effect.mean()), interval.low, interval.high, cases,
+        row = Row(name, norm, size, float(effect.mean()), interval.low, interval.high, cases,
                   "cases", f"{interval.method}, {seeds} seeds")  # fmt: skip
+        yield within(row, CHANGE)
 
 
 def _interaction(seen: Pairing, size: int, norm: str, dropout: float) -> Iterator[Row]:
@@ -143,9 +146,10 @@ def _interaction(seen: Pairing, size: int, norm: str, dropout: float) -> Iterato
     if min(len(ours), len(theirs)) < 2:
         decision = NOT_DECIDABLE
     row = seen.contrast(f"interaction with dropout {dropout:g}", size, norm, primary=True)
-    yield replace(row, value=float(ours.mean() - theirs.mean()), low=interval.low,
+    row = replace(row, value=float(ours.mean() - theirs.mean()), low=interval.low,
                   high=interval.high, n=ours.shape[1], of="cases", method=interval.method,
                   decision=decision)  # fmt: skip
+    yield within(row, apart(CHANGE))
 
 
 def _effects(seen: Pairing, size: int, norms: Sequence[str], dropout: float) -> list[Array]:

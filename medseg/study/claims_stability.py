@@ -10,7 +10,7 @@ from scipy import stats
 
 from medseg.core.paired import ALPHA
 from medseg.core.statistics import CONFIDENCE
-from medseg.study.claim_intervals import sd_ratio_row, sd_row
+from medseg.study.claim_intervals import SHARE, sd_ratio_row, sd_row
 from medseg.study.claim_rows import (
     MORE_SEEDS,
     NOT_DECIDABLE,
@@ -84,7 +84,7 @@ def _spreads(seen: Pairing) -> Iterator[Row]:
     name = "SD of the final Dice over seeds"
     for size in seen.study.batch_sizes:
         for norm in seen.norms(size):
-            yield sd_row(name, norm, size, _finals(seen.runs(size, norm)))
+            yield sd_row(name, norm, size, _finals(seen.runs(size, norm)), SHARE)
     for size, norm in seen.pairs():
         ours, theirs = (_finals(seen.runs(size, n)) for n in (seen.study.baseline, norm))
         yield sd_ratio_row(seen.contrast(f"ratio of {name}", size, norm, True), ours, theirs, -1)
@@ -107,7 +107,7 @@ def less_sensitive(study: Study) -> Claim:
     }
     for (size, norm), finals in found.items():
         if finals:
-            rows += [sd_row(name, norm, size, finals), _range(norm, size, finals)]
+            rows += [sd_row(name, norm, size, finals, SHARE), _range(norm, size, finals)]
     for size, norm in seen.pairs():
         ours, theirs = found[size, study.baseline], found[size, norm]
         if ours and theirs:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from medseg.core.endpoints import Array
 from medseg.report.style import INK, WIDTH, guide_lines, image, label, line, styled
 from medseg.study.accuracy_table import Accuracy, accuracies
-from medseg.study.choosing import choices_at, chosen
+from medseg.study.choosing import choices_at, choosing_dice, chosen
 from medseg.study.outcomes import Outcome, Study
 from medseg.study.recommendation import Recommendation
 
@@ -144,7 +144,7 @@ def heat_map(study: Study) -> str | None:
     for row, norm in enumerate(study.norms):
         for column, (size, rate) in enumerate(cells):
             group = [o for o in study.select(norm, size) if o.learning_rate == rate]
-            values = [o.choosing for o in group if o.choosing is not None]
+            values = [dice for o in group if (dice := choosing_dice(o)) is not None]
             if values:
                 table[row, column] = np.mean(values)
     if len(cells) < 2 or np.isnan(table).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from medseg.study.choosing import Choice, choices_at, chosen
-from medseg.study.claim_intervals import difference_row, mean_row, ratio_row
+from medseg.study.claim_intervals import SIZE, Limits, difference_row, mean_row, ratio_row
 from medseg.study.claim_rows import NOT_DECIDABLE, Row
 from medseg.study.outcomes import Outcome, Study
 
@@ -86,7 +87,9 @@ class Pairing:
     def values(
         self, size: int, norm: str, read: Reading, rate: float | None = None
     ) -> list[float] | None:
-        """Return a number of each seed that finished; None if one was not measured.
+        """Return a number of each seed; None if one that finished was not measured.
+
+        A seed that diverged counts with what it has, and not where it has nothing.
 
         Args:
             size: The batch size.
@@ -94,21 +97,33 @@ class Pairing:
             read: Returns the number of one run.
             rate: A learning rate; the norm's own if not given.
         """
-        runs = chosen(self.study, self.choices[size][norm], rate)
-        found = [read(o) for o in runs if o.status == "finished"]
-        known = [value for value in found if value is not None]
-        return known if known and len(known) == len(found) else None
+        known = []
+        for outcome in all_ended(chosen(self.study, self.choices[size][norm], rate)):
+            value = read(outcome)
+            if value is not None and math.isfinite(value):
+                known.append(value)
+            elif outcome.status == "finished":
+                return None
+        return known or None
 
-    def means(self, quantity: str, read: Reading) -> Iterator[Row]:
+    def means(self, quantity: str, read: Reading, limits: Limits = SIZE) -> Iterator[Row]:
         """Yield the mean over seeds of every norm."""
         for size in self.study.batch_sizes:
             for norm in self.norms(size):
                 values = self.values(size, norm, read)
                 if values is not None:
-                    yield mean_row(quantity, norm, size, values)
+                    row = mean_row(quantity, norm, size, values, limits)
+                    lost = len(all_ended(self.runs(size, norm))) - len(values)
+                    yield replace(row, method=f"{row.method}; {lost} diverged") if lost else row
 
     def differences(
-        self, quantity: str, read: Reading, claimed: int, margin: float, primary: bool = True
+        self,
+        quantity: str,
+        read: Reading,
+        claimed: int,
+        margin: float,
+        limits: Limits = SIZE,
+        primary: bool = True,
     ) -> Iterator[Row]:
         """Yield the difference of the baseline to each norm, over seeds."""
         for size, norm in self.pairs():
@@ -116,7 +131,7 @@ class Pairing:
             theirs = self.values(size, norm, read)
             if ours and theirs:
                 row = self.contrast(quantity, size, norm, primary)
-                yield difference_row(row, ours, theirs, claimed, margin)
+                yield difference_row(row, ours, theirs, claimed, margin, limits)
 
     def ratios_at_one_rate(self, quantity: str, read: Reading, claimed: int) -> Iterator[Row]:
         """Yield the ratio of the baseline to each norm at one rate; only of numbers above 0."""

@@ -9,7 +9,14 @@ import pytest
 from outcomes_builder import changed, curve, noisy, outcome, probed, study
 
 from medseg.core.runs import strict_json
-from medseg.study.claim_intervals import bootstrap_ratio_row, difference_row, sd_ratio_row, sd_row
+from medseg.study.claim_intervals import (
+    SHARE,
+    bootstrap_ratio_row,
+    difference_row,
+    mean_row,
+    sd_ratio_row,
+    sd_row,
+)
 from medseg.study.claim_rows import Row, conclude, decide
 from medseg.study.claims import CLAIMS, judge_claims
 from medseg.study.claims_network import batch_statistics, differs_from_peers, regularizes
@@ -19,6 +26,7 @@ from medseg.study.claims_stability import less_sensitive, stabler
 from medseg.study.claims_training import higher_rates, smoother
 from medseg.study.curve_reading import at_common_count, first_reached, mean_until
 from medseg.study.measurements import Curve, Probes
+from medseg.study.recommendation import recommend
 
 EMPTY = Row("quantity", "batch", 2, math.nan, against="none", primary=True)
 
@@ -424,3 +432,73 @@ def test_what_norms_do_at_their_own_rate_is_open_while_that_rate_may_be_another(
     assert row.method.endswith("; not all learning rates are known")
     assert claim.verdict.startswith("not decidable")
     assert "To decide it: the runs that failed or are missing, more reporting" in claim.because
+
+
+def test_a_run_that_diverged_keeps_its_dice_where_all_are_read_at_one_count():
+    """Left out, it would leave the mean to the seeds that survived."""
+    whole = trained("group", [curve((0.5, 0.8))] * 2)
+    for broken in (curve((0.4, 0.0)), curve((0.4, math.nan)), curve((0.4,)), None):
+        lost = outcome("group", seed=2, status="diverged", choosing=0.0, curve=broken)
+        (row,) = at_common_count(study([*whole, lost]), "samples")
+        assert row.value == pytest.approx(1.6 / 3)
+        assert (row.n, row.low, row.high) == (3, 0, 1)
+        assert row.method == "t; 1 diverged"
+
+
+def test_norms_of_which_a_finished_run_has_no_curve_are_read_at_no_count():
+    rows = [*trained("group", [curve((0.5, 0.8)), None]), *trained("batch", [curve((0.5, 0.8))])]
+    assert [row.norm for row in at_common_count(study(rows), "samples")] == ["batch"]
+
+
+def test_a_probe_of_a_run_that_diverged_counts_where_there_is_one():
+    rows = probed("batch", [1.0, 1.2, 9.0, math.nan], name="roughness")
+    rows[2], rows[3] = (replace(o, status="diverged") for o in rows[2:])
+    row = row_of(smoother(study(rows)), "roughness of the loss")
+    assert (row.value, row.n) == (pytest.approx(11.2 / 3), 3)
+    assert row.method == "t; 1 diverged"
+    unmeasured = replace(rows[0], probes=Probes())
+    assert smoother(study([unmeasured, *rows[1:]])).rows == ()
+
+
+def test_a_run_that_diverged_does_not_lower_the_training_dice_that_gaps_are_matched_at():
+    ours = [curve((0.5, 0.7), train=(0.6, 0.8))] * 3
+    theirs = trained("none", [curve((0.5, 0.6), train=(0.6, 0.8))] * 3)
+    theirs[2] = replace(theirs[2], status="diverged", curve=curve((0.0, 0.0), train=(0.1, 0.0)))
+    claim = regularizes(study([*trained("batch", ours), *theirs]))
+    row = row_of(claim, "gap of training to validation Dice at training Dice 0.8", against="none")
+    assert (row.value, row.n) == (pytest.approx(-0.1), 2)
+
+
+def test_no_interval_reaches_where_its_quantity_cannot_be():
+    share = mean_row("Dice", "batch", 2, [0.2, 0.85], SHARE)
+    assert (share.low, share.high) == (0, 1)
+    wide = trained("none", [curve(FAST), curve((0.1, 0.1, 0.1, 0.1))])
+    claim = faster(study([*trained("batch", jittered(FAST, 2)), *wide]))
+    times = row_of(claim, "samples to 90 % of the final Dice", "none")
+    assert (times.low, times.high) == (0, 40)
+    assert row_of(claim, "mean validation Dice over samples", "none").low == 0
+    gap = difference_row(EMPTY, [0.9, 0.0], [0.0, 0.3], 1, 0.0, SHARE)
+    assert (gap.low, gap.high) == (-1, 1)
+    sd = sd_row("SD", "batch", 2, [0.8, 0.6], SHARE)
+    assert sd.high == 0.5  # the widest scatter of shares: half of them 0, half 1
+
+
+def test_differences_in_dice_end_where_dice_does():
+    base = np.linspace(0.7, 0.9, 20)
+    rows = [
+        outcome(norm, base * worth, seed=s, dropout=dropout)
+        for norm, dropout, seeds in (
+            ("batch", 0.0, (1.0, 1.0)), ("none", 0.0, (1.0, 0.0)),
+            ("batch", 0.2, (1.0, 1.0)), ("none", 0.2, (0.0, 1.0)),
+        )
+        for s, worth in enumerate(seeds)
+    ]  # fmt: skip
+    plain = row_of(more_accurate(study(rows)), "difference in Dice", against="none")
+    assert (plain.low, plain.high) == (-1, 1)
+    claim = with_dropout(study(rows))
+    (effect,) = [row for row in claim.rows if row.norm == "none" and "minus" in row.quantity]
+    assert (effect.low, effect.high) == (-1, 1)
+    (both,) = [row for row in claim.rows if row.against]
+    assert (both.low, both.high) == (-2, 2)
+    contrast = recommend(study(rows), 2).standing.contrasts[0]
+    assert (contrast.ci_low, contrast.ci_high) == (-1, 1)

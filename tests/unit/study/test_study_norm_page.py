@@ -100,6 +100,19 @@ def test_figures_need_something_to_draw():
     assert norm_run_figures.differences(bare) is None  # one norm
 
 
+def test_a_training_that_diverged_stays_in_the_figures():
+    whole = outcome("batch", [0.5], curve=curve((0.3, 0.6)))
+    lost = [
+        outcome("batch", [0.5], seed=s, status="diverged", choosing=None, curve=broken)
+        for s, broken in ((1, curve((0.2,))), (2, None))
+    ]
+    bare = replace(whole, curve=None)
+    assert norm_run_figures._along([whole, *lost, bare]) == {10: [0.3, 0.2, 0], 20: [0.6, 0, 0]}
+    by_rate = norm_run_figures._by([whole, *lost], lambda o: o.learning_rate)
+    assert by_rate == {0.01: [0.8, 0.0, 0.0]}
+    assert norm_run_figures._by([replace(whole, status="failed", choosing=None)], id) == {}
+
+
 def test_a_case_without_a_score_leaves_the_figure_whole(whole):
     rows = [
         replace(o, scores=CaseScores((float("nan"), *o.scores.dice[1:]))) for o in whole.outcomes
