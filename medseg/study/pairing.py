@@ -140,8 +140,16 @@ class Pairing:
             ours = self.values(size, self.study.baseline, read, rate)
             theirs = self.values(size, norm, read, rate)
             if rate and ours and theirs and min(*ours, *theirs) > 0:
-                name = f"ratio of {quantity} at a learning rate of {rate:g}"
+                name = f"ratio of {quantity} {at_rates(rate)}"
                 yield ratio_row(self.contrast(name, size, norm, True), ours, theirs, claimed)
+
+
+def at_rates(*rates: float) -> str:
+    """Return learning rates in words, equal ones once."""
+    found = [f"{rate:g}" for rate in dict.fromkeys(rates)]
+    if len(found) == 1:
+        return f"at a learning rate of {found[0]}"
+    return f"at learning rates of {' and '.join(found)}"
 
 
 def final_dice(outcome: Outcome) -> float | None:

@@ -19,8 +19,9 @@ from medseg.study.claim_intervals import (
 )
 from medseg.study.claim_rows import Row, conclude, decide
 from medseg.study.claims import CLAIMS, judge_claims
+from medseg.study.claims_dropout import with_dropout
 from medseg.study.claims_network import batch_statistics, differs_from_peers, regularizes
-from medseg.study.claims_scores import more_accurate, with_dropout
+from medseg.study.claims_scores import more_accurate
 from medseg.study.claims_speed import faster
 from medseg.study.claims_stability import less_sensitive, stabler
 from medseg.study.claims_training import higher_rates, smoother
@@ -274,7 +275,7 @@ def scales(norm, finals):
 
 def test_sensitivity_to_the_start_is_a_spread_over_seeds_and_scales():
     claim = less_sensitive(study([*scales("batch", (0.80, 0.80, 0.80)), *scales("none", (0.2, 0.8, 0.5))]))  # fmt: skip
-    assert row_of(claim, "range of the final Dice over seeds and initial scales", "none").value == pytest.approx(0.602)  # fmt: skip
+    assert row_of(claim, "range of the final Dice over seeds and initial scales at a learning rate of 0.01", "none").value == pytest.approx(0.602)  # fmt: skip
     assert claim.verdict == "supported"
     assert "grid.init_scale" in less_sensitive(noisy({"batch": 0.0, "none": 0.0})).because
 
@@ -309,10 +310,10 @@ def two_by_two(costs, case_sd=0.002):
 
 def test_dropout_is_judged_by_its_interaction_with_the_norm():
     harmful = with_dropout(two_by_two({"batch": 0.05, "none": 0.0}))
-    row = row_of(harmful, "interaction with dropout 0.2", against="none")
+    row = row_of(harmful, "interaction with dropout 0.2 at a learning rate of 0.01", against="none")
     assert row.value == pytest.approx(-0.05, abs=0.003)
     assert harmful.verdict == "not supported"
-    assert row_of(harmful, "Dice with dropout 0.2 minus without").value == pytest.approx(-0.05, abs=0.003)  # fmt: skip
+    assert row_of(harmful, "Dice with dropout 0.2 minus without at a learning rate of 0.01").value == pytest.approx(-0.05, abs=0.003)  # fmt: skip
     # that it costs all norms the same does not speak against batch norm
     assert with_dropout(two_by_two({"batch": 0.05, "none": 0.05})).verdict == "supported"
     assert "grid.dropout" in with_dropout(noisy({"batch": 0.0, "none": 0.0})).because
@@ -502,3 +503,53 @@ def test_differences_in_dice_end_where_dice_does():
     assert (both.low, both.high) == (-2, 2)
     contrast = recommend(study(rows), 2).standing.contrasts[0]
     assert (contrast.ci_low, contrast.ci_high) == (-1, 1)
+
+
+def full_profile(best, cost=0.0):
+    """Return two norms at three rates, each 0.02 worse a step from its best; variants at 0.003."""
+    rates, base, rng = (0.001, 0.003, 0.01), np.linspace(0.7, 0.9, 20), np.random.default_rng(0)
+    rows = []
+    for norm, place in best.items():
+        for i, rate in enumerate(rates):
+            variants = ({}, {"dropout": 0.2}, {"init_scale": 0.25}, {"init_scale": 4.0})
+            for what in variants[: 4 if i == 1 else 1]:
+                lost = 0.02 * abs(i - place) + cost * (norm == "batch" and "dropout" in what)
+                rows += [
+                    outcome(norm, base - lost + rng.normal(0, 0.001, 20), rate=rate, seed=s, choosing=0.8 - lost, **what)
+                    for s in range(3)
+                ]  # fmt: skip
+    return study(rows)
+
+
+def test_dropout_is_not_charged_with_another_learning_rate():
+    for best in ({"batch": 2, "none": 0}, {"batch": 1, "none": 2}):
+        claim = with_dropout(full_profile(best))
+        for norm in best:
+            row = row_of(claim, "Dice with dropout 0.2 minus without at a learning rate of 0.003", norm)  # fmt: skip
+            assert row.value == pytest.approx(0, abs=0.002)
+        assert claim.verdict == "supported"
+    # none has its best rate elsewhere, and batch norm does lose Dice
+    assert with_dropout(full_profile({"batch": 1, "none": 2}, cost=0.01)).verdict == "not supported"
+
+
+def test_dropout_is_compared_at_the_best_of_the_rates_that_have_it_for_each_norm():
+    rows = [
+        outcome(norm, [0.8, 0.81], rate=rate, seed=s, dropout=d, choosing=0.8 if rate == best else 0.7)
+        for norm, best in (("batch", 0.1), ("none", 0.01)) for rate in (0.01, 0.1) for s in range(2) for d in (0.0, 0.2)
+    ]  # fmt: skip
+    claim = with_dropout(study(rows))
+    name = "interaction with dropout 0.2 at learning rates of 0.1 and 0.01"
+    assert row_of(claim, name, against="none").value == 0
+    fewer = [o for o in rows if (o.learning_rate, o.seed, o.dropout) != (0.1, 1, 0.2)]
+    assert "at a learning rate of 0.01" in with_dropout(study(fewer)).because
+
+
+def test_initial_scales_are_compared_at_a_rate_that_has_them_all():
+    claim = less_sensitive(full_profile({"batch": 2, "none": 0}))
+    name = "SD of the final Dice over seeds and initial scales at a learning rate of 0.003"
+    assert {row_of(claim, name, norm).n for norm in ("batch", "none")} == {9}
+    assert row_of(claim, f"ratio of {name}", against="none").n == 9
+    table = full_profile({"batch": 2, "none": 0})
+    lost = [replace(o, status="failed", scores=None) if (o.norm, o.init_scale) == ("none", 4.0) else o for o in table.outcomes]  # fmt: skip
+    rows = less_sensitive(replace(table, outcomes=tuple(lost))).rows
+    assert {row.norm for row in rows} == {"batch"}  # its three scales have nothing to stand against
