@@ -55,7 +55,9 @@ def dice_by_batch_size(study: Study) -> str | None:
         dice = [row.dice for row in found]
         bottom = max(min(dice), max(dice) - SPAN) - 0.02
         # Intervals of norms that lie below the axis would stretch it to 0 and 1.
-        axes.set_ylim(bottom, max(row.ci_high for row in found if row.dice >= bottom) + 0.02)
+        # One case of one seed has no interval.
+        tops = [max(row.dice, np.nan_to_num(row.ci_high)) for row in found if row.dice >= bottom]
+        axes.set_ylim(bottom, max(tops) + 0.02)
         guide_lines(axes)
         name_norms(figure, study)
         return image(figure)

@@ -17,6 +17,7 @@ from medseg.study.choosing import Choice, choices_at
 from medseg.study.claims import judge_claims
 from medseg.study.cost_table import costs
 from medseg.study.curve_reading import VIEWS_OF_BUDGET, at_common_count
+from medseg.study.flags import SHORT_NAMES
 from medseg.study.outcomes import Study
 from medseg.study.planned import Plan
 from medseg.study.recommendation import Recommendation, recommend_all
@@ -28,10 +29,17 @@ PAGE, RECOMMENDATION, CLAIMS = "study.html", "recommendation.json", "claims.json
 _EMPTY = "–"
 
 
-def compares_norms(plan: Plan) -> bool:
-    """Return whether a study's runs differ in their norm."""
+def is_of_norms(plan: Plan) -> bool:
+    """Return whether a study asks about norms: its runs differ in them, or its grid names one.
+
+    Such a grid varies nothing but what an outcome tells apart; of others the page would pool runs.
+    """
     settings = [*(e.settings for e in plan.runs), *(cell.settings for cell in plan.left_out)]
-    return len({given.get("model", {}).get("norm") for given in settings}) > 1
+    if len({given.get("model", {}).get("norm") for given in settings}) > 1:
+        return True
+    flags = {flag for entry in plan.runs for flag in entry.run.cell}
+    told_apart = flags <= set(SHORT_NAMES.values())
+    return len(plan.runs) > 1 and SHORT_NAMES["norm"] in flags and told_apart
 
 
 def write_norm_page(plan: Plan, output: Path) -> Study:

@@ -90,6 +90,34 @@ def test_a_batch_size_without_a_recommendation_says_why(whole):
     assert "3 of 3 seeds at 0.001 failed, 3 of 3 seeds at 0.01 failed" in html
 
 
+def test_norms_without_the_baseline_have_their_table_and_their_figure():
+    parts = [noisy({"instance": 0.01, "group": 0}, batch_size=size).outcomes for size in (1, 2)]
+    table = study([o for part in parts for o in part])
+    html = page(table)
+    assert html.count("each norm at its own learning rate</h3>") == 2
+    assert "Less batch" not in html
+    assert norm_figures.dice_by_batch_size(table)
+
+
+def test_where_the_baseline_cannot_be_built_the_other_batch_sizes_keep_their_differences(whole):
+    lost = {"status": "impossible", "reason": "one value", "scores": None, "choosing": None}
+    rows = (replace(o, **lost) if (o.norm, o.batch_size) == ("batch", 1) else o for o in whole.outcomes)  # fmt: skip
+    html = page(replace(whole, outcomes=tuple(rows)))
+    assert html.count("each norm at its own learning rate</h3>") == 2
+    assert html.count('<th scope="col" class="num">Less batch</th>') == 2  # own rate, drop-in
+
+
+def test_one_case_of_one_seed_leaves_the_figure_whole():
+    table = study(outcome("batch", [0.8], batch_size=size) for size in (1, 2))
+    assert norm_figures.dice_by_batch_size(table)
+
+
+def test_a_study_of_one_norm_shows_its_runs():
+    html = page(noisy({"instance": 0.0}))
+    assert "only instance can be compared: there is nothing to choose from" in html
+    assert "Every training" in html
+
+
 def test_figures_need_something_to_draw():
     bare = study([outcome("batch", [0.5, 0.6])])
     assert norm_figures.dice_by_batch_size(bare) is None  # one batch size
