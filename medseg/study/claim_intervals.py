@@ -11,7 +11,14 @@ from scipy import stats
 
 from medseg.core.endpoints import PRIMARY_ENDPOINT, Array
 from medseg.core.paired import ALPHA, resampled_means, stretched_interval
-from medseg.core.statistics import CONFIDENCE, NAN, RESAMPLES, Interval, mean_interval
+from medseg.core.statistics import (
+    CONFIDENCE,
+    NAN,
+    RESAMPLES,
+    ROUNDING,
+    Interval,
+    mean_interval,
+)
 from medseg.study.claim_rows import Row, decide
 
 Limits = tuple[float, float]
@@ -112,7 +119,7 @@ def sd_ratio_row(base: Row, values: Sequence[float], others: Sequence[float], cl
     """Return a contrast: the ratio of standard deviations, with the interval of Fisher's F."""
     sds = [float(np.std(group, ddof=1)) if len(group) > 1 else NAN for group in (values, others)]
     n = min(len(values), len(others))
-    if n < 2 or not all(sd > 0 for sd in sds):
+    if n < 2 or not all(sd > ROUNDING for sd in sds):
         return replace(base, value=NAN, n=n, method="none: too few runs, or all are equal")
     ratio = sds[0] / sds[1]
     freedom = (len(values) - 1, len(others) - 1)

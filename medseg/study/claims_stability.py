@@ -114,6 +114,7 @@ def less_sensitive(study: Study) -> Claim:
             if ours is not None:
                 at = at_rates(ours.rate, theirs.rate)
                 base = seen.contrast(f"ratio of {name} {at}", size, norm, True)
+                base = replace(base, of="runs")
                 rows.append(sd_ratio_row(base, ours.finals, theirs.finals, -1))
     return conclude(
         "less sensitive to initialization",

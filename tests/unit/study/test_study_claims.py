@@ -144,6 +144,8 @@ def test_the_spread_over_seeds_has_its_interval():
     row = sd_row("SD", "batch", 2, [0.8, 0.81, 0.82])
     assert row.value == pytest.approx(0.01)
     assert (row.low, row.high) == pytest.approx((0.00521, 0.06285), abs=1e-4)  # chi-squared, 2 df
+    equal = [0.1 + 0.2, 0.3, 0.3]  # they differ by rounding only
+    assert math.isnan(sd_ratio_row(EMPTY, equal, [0.7, 0.8, 0.9], -1).value)
     ratio = sd_ratio_row(EMPTY, [0.8, 0.81, 0.82], [0.7, 0.8, 0.9], -1)
     assert ratio.value == pytest.approx(0.1)
     assert (ratio.low, ratio.high) == pytest.approx((0.1 / math.sqrt(39), 0.1 * math.sqrt(39)))
@@ -548,7 +550,8 @@ def test_initial_scales_are_compared_at_a_rate_that_has_them_all():
     claim = less_sensitive(full_profile({"batch": 2, "none": 0}))
     name = "SD of the final Dice over seeds and initial scales at a learning rate of 0.003"
     assert {row_of(claim, name, norm).n for norm in ("batch", "none")} == {9}
-    assert row_of(claim, f"ratio of {name}", against="none").n == 9
+    contrast = row_of(claim, f"ratio of {name}", against="none")
+    assert (contrast.n, contrast.of) == (9, "runs")
     table = full_profile({"batch": 2, "none": 0})
     lost = [replace(o, status="failed", scores=None) if (o.norm, o.init_scale) == ("none", 4.0) else o for o in table.outcomes]  # fmt: skip
     rows = less_sensitive(replace(table, outcomes=tuple(lost))).rows
