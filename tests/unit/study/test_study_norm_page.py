@@ -78,7 +78,8 @@ def test_one_seed_is_descriptive_only():
 
 def test_a_study_without_a_scored_run_says_so():
     html = page(study([outcome("batch", status="failed", reason="no disk"), outcome("none")]))
-    assert "No norm can be recommended" in html
+    assert "At batch size 2 no norm can be recommended: batch: no learning rate has" in html
+    assert "No norm can be recommended: no training has ended" in page(study([]))
     assert "no disk" in html
 
 
