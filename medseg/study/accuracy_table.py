@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,7 +31,11 @@ class Accuracy:
         ci_high: Upper end.
         class_dice: Mean of each class over cases and seeds.
         seed_dice: Mean of each seed.
-        difference: To the baseline; NaN for the baseline itself, as all that follows from it.
+        missed: Structures of all cases that were not predicted, mean over seeds; None where not
+            counted.
+        invented: Structures predicted where there are none, likewise.
+        difference: To the baseline; NaN for the baseline itself and where it has no scores, as all
+            that follows from it.
         difference_low: Lower end of its 95 % interval.
         difference_high: Upper end.
         p_holm: Wilcoxon's test, corrected for the number of norms compared with the baseline.
@@ -42,9 +46,6 @@ class Accuracy:
         p_better: Share of units in which the norm is better, ties counted half.
         p_better_low: Lower end of its 95 % interval.
         p_better_high: Upper end.
-        missed: Structures of all cases that were not predicted, mean over seeds; None where not
-            counted.
-        invented: Structures predicted where there are none, likewise.
     """
 
     norm: str
@@ -56,23 +57,23 @@ class Accuracy:
     ci_high: float
     class_dice: Mapping[str, float]
     seed_dice: tuple[float, ...]
-    difference: float
-    difference_low: float
-    difference_high: float
-    p_holm: float
-    rank_biserial: float
-    wins: int
-    ties: int
-    losses: int
-    p_better: float
-    p_better_low: float
-    p_better_high: float
     missed: float | None
     invented: float | None
+    difference: float = NAN
+    difference_low: float = NAN
+    difference_high: float = NAN
+    p_holm: float = NAN
+    rank_biserial: float = NAN
+    wins: int = 0
+    ties: int = 0
+    losses: int = 0
+    p_better: float = NAN
+    p_better_low: float = NAN
+    p_better_high: float = NAN
 
 
 def accuracies(study: Study, batch_size: int, rate: float | None = None) -> tuple[Accuracy, ...]:
-    """Compare every norm with the baseline at one batch size.
+    """Return every norm at one batch size, compared with the baseline where that was scored.
 
     Norms that diverged are in it as far as they were scored: what their networks do is a result.
 
@@ -82,7 +83,7 @@ def accuracies(study: Study, batch_size: int, rate: float | None = None) -> tupl
         rate: Learning rate of all norms; each its own if not given.
 
     Returns:
-        The baseline first, then the others by name; nothing without scores of the baseline.
+        The baseline first, then the others by name; nothing without scores.
     """
     runs = {
         norm: group
@@ -90,13 +91,14 @@ def accuracies(study: Study, batch_size: int, rate: float | None = None) -> tupl
         if (group := chosen(study, choice, rate)) and all(o.scores is not None for o in group)
     }
     found = {table.norm: table for table in tables(study, runs, DICE) or ()}
-    if study.baseline not in found:
-        return ()
-    baseline = found[study.baseline]
-    others = [table for norm, table in sorted(found.items()) if norm != study.baseline]
-    corrected = holm([signed_rank(_paired(baseline, table)).p for table in others])
-    rows = zip((baseline, *others), (NAN, *corrected), strict=True)
-    return tuple(_accuracy(table, baseline, runs[table.norm], p) for table, p in rows)
+    own = {norm: _accuracy(table, runs[norm]) for norm, table in sorted(found.items())}
+    baseline = found.pop(study.baseline, None)
+    if baseline is None:
+        return tuple(own.values())
+    corrected = holm([signed_rank(_paired(baseline, table)).p for table in found.values()])
+    others = zip(found.items(), corrected, strict=True)
+    contrasted = (_contrasted(own[norm], baseline, table, p) for (norm, table), p in others)
+    return (own[study.baseline], *contrasted)
 
 
 def drop_in(study: Study, batch_size: int) -> tuple[Accuracy, ...]:
@@ -111,39 +113,47 @@ def _paired(baseline: Table, table: Table) -> Array:
     return difference_of(baseline.values.mean(axis=0), table.values.mean(axis=0))
 
 
-def _accuracy(table: Table, baseline: Table, group: Sequence[Outcome], p_holm: float) -> Accuracy:
-    values, itself = _paired(baseline, table), table.norm == baseline.norm
+def _accuracy(table: Table, group: Sequence[Outcome]) -> Accuracy:
+    """Return a norm by itself, without a contrast."""
     own = difference_interval(np.zeros((1, table.values.shape[1])), table.values)
     own = own.within(*PRIMARY_ENDPOINT.limits)
-    against = difference_interval(baseline.values, table.values)
-    against = against.within(*PRIMARY_ENDPOINT.difference_limits)
-    wins, losses = int((values > 0).sum()), int((values < 0).sum())
-    ties = len(values) - wins - losses
-    better = wilson_interval(wins + ties / 2, len(values))
     scores = [o.scores for o in group if o.scores is not None]
     return Accuracy(
         norm=table.norm,
         learning_rate=group[0].learning_rate,
         seeds=len(group),
-        n=len(values),
+        n=table.values.shape[1],
         dice=float(table.values.mean()),
         ci_low=own.low,
         ci_high=own.high,
         class_dice=_by_class(scores),
         seed_dice=tuple(map(float, table.values.mean(axis=1))),
-        difference=NAN if itself else float(table.values.mean() - baseline.values.mean()),
-        difference_low=NAN if itself else against.low,
-        difference_high=NAN if itself else against.high,
+        missed=_count([s.missed for s in scores]),
+        invented=_count([s.invented for s in scores]),
+    )
+
+
+def _contrasted(row: Accuracy, baseline: Table, table: Table, p_holm: float) -> Accuracy:
+    """Return a norm beside the baseline."""
+    values = _paired(baseline, table)
+    against = difference_interval(baseline.values, table.values)
+    against = against.within(*PRIMARY_ENDPOINT.difference_limits)
+    wins, losses = int((values > 0).sum()), int((values < 0).sum())
+    ties = len(values) - wins - losses
+    better = wilson_interval(wins + ties / 2, len(values))
+    return replace(
+        row,
+        difference=float(table.values.mean() - baseline.values.mean()),
+        difference_low=against.low,
+        difference_high=against.high,
         p_holm=p_holm,
-        rank_biserial=NAN if itself else signed_rank(values).effect,
+        rank_biserial=signed_rank(values).effect,
         wins=wins,
         ties=ties,
         losses=losses,
-        p_better=NAN if itself else (wins + ties / 2) / len(values),
-        p_better_low=NAN if itself else better.low,
-        p_better_high=NAN if itself else better.high,
-        missed=_count([s.missed for s in scores]),
-        invented=_count([s.invented for s in scores]),
+        p_better=(wins + ties / 2) / len(values),
+        p_better_low=better.low,
+        p_better_high=better.high,
     )
 
 

@@ -84,12 +84,15 @@ class Again:
         found = tables(self.study, runs, measure)
         if found is None:
             return _unmeasured(measure.name, "not measured for every norm")
-        return self._alternative(measure.name, found, runs, difference)
+        standing = stand(found, difference, self.seed, measure.limits[1])
+        return self._picked(measure.name, standing, runs)
 
     def _alternative(
-        self, by: str, found: Sequence[Table], runs: Runs, difference: float, note: str = ""
+        self, by: str, found: Sequence[Table], runs: Runs, note: str = ""
     ) -> Alternative:
-        standing = stand(found, difference, self.seed)
+        return self._picked(by, stand(found, self.study.difference, self.seed), runs, note)
+
+    def _picked(self, by: str, standing: Standing, runs: Runs, note: str = "") -> Alternative:
         picked = pick(standing, self.study, runs, self.choices, self.current)
         return self._compared(by, standing.best, picked.norm, note)
 
@@ -117,7 +120,7 @@ class Again:
         if not all(table.seeds for table in kept):
             return _unmeasured(name, "a norm has no other seed")
         fewer = {norm: [o for o in group if o.seed != seed] for norm, group in runs.items()}
-        return self._alternative(name, kept, fewer, self.study.difference)
+        return self._alternative(name, kept, fewer)
 
     def _drop_in(self) -> Alternative:
         """Return the rule with every norm at the baseline's learning rate."""
@@ -132,7 +135,7 @@ class Again:
             return _unmeasured(name, f"no norm finished at {rate:g}")
         missing = sorted(set(self.standing.norms) - set(runs))
         note = f"at {rate:g}" + (f"; not finished there: {', '.join(missing)}" if missing else "")
-        return self._alternative(name, found, runs, self.study.difference, note)
+        return self._alternative(name, found, runs, note)
 
 
 def _whole(group: Sequence[Outcome], choice: Choice) -> bool:

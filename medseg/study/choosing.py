@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medseg.study.outcomes import Outcome, Study
+from medseg.study.outcomes import BACKGROUND, KILLED, Outcome, Study
 
 STABLE_SHARE = 0.95
 """Of the norm's best Dice on the choosing fold: what a stable learning rate reaches (B5)."""
@@ -48,6 +48,8 @@ class Choice:
         at_edge: Whether the highest stable rate is the highest that was tried.
         halved: Rates at which a run was stopped on purpose: whether they hold is not known.
         left_out: Why the norm cannot be recommended; empty if it can.
+        incomplete: Where runs failed or are missing, so that another rate might be the best one;
+            empty if none, and for a norm of which it is known that it cannot run.
     """
 
     norm: str
@@ -59,6 +61,7 @@ class Choice:
     at_edge: bool
     halved: tuple[float, ...]
     left_out: str
+    incomplete: str
 
 
 def choose(outcomes: Sequence[Outcome]) -> Choice:
@@ -84,6 +87,7 @@ def choose(outcomes: Sequence[Outcome]) -> Choice:
         at_edge=bool(stable) and stable[-1] == tried[-1],
         halved=tuple(sorted({o.learning_rate for o in outcomes if o.status == "halved"})),
         left_out=_left_out(outcomes, best),
+        incomplete=_incomplete(outcomes, seeds),
     )
 
 
@@ -101,12 +105,11 @@ def chosen(study: Study, choice: Choice, rate: float | None = None) -> tuple[Out
 
 
 def _ended(group: Sequence[Outcome], seeds: set[int]) -> bool:
-    ended = {o.seed for o in group if o.status in ("finished", "diverged")}
-    return ended == seeds
+    return {o.seed for o in group if o.has_ended} == seeds
 
 
 def _rate(group: Sequence[Outcome]) -> Rate:
-    values = [_choosing(outcome) for outcome in group]
+    values = [choosing_dice(outcome) or 0.0 for outcome in group]
     return Rate(
         learning_rate=group[0].learning_rate,
         choosing=math.fsum(values) / len(values),
@@ -116,9 +119,12 @@ def _rate(group: Sequence[Outcome]) -> Rate:
     )
 
 
-def _choosing(outcome: Outcome) -> float:
+def choosing_dice(outcome: Outcome) -> float | None:
+    """Return the Dice on the choosing fold; 0 of a divergence without one, None if not known."""
     value = outcome.choosing
-    return 0.0 if value is None or math.isnan(value) else value
+    if value is not None and not math.isnan(value):
+        return value
+    return 0.0 if outcome.status == "diverged" else None
 
 
 def _stable(rates: Sequence[Rate], best: Rate | None) -> list[float]:
@@ -140,7 +146,7 @@ def _stable(rates: Sequence[Rate], best: Rate | None) -> list[float]:
 def _left_out(outcomes: Sequence[Outcome], best: Rate | None) -> str:
     """Say why a norm is dropped: step 1 of the rule."""
     if best is None:
-        told = {o.status: o.reason for o in outcomes if o.status not in ("finished", "diverged")}
+        told = {o.status: o.reason for o in outcomes if not o.has_ended}
         for status, words in (
             ("impossible", "it cannot be built"),
             ("out of memory", "it does not fit in memory"),
@@ -148,12 +154,35 @@ def _left_out(outcomes: Sequence[Outcome], best: Rate | None) -> str:
             if status in told:
                 return f"{words}: {told[status]}" if told[status] else words
         return "no learning rate has a finished run of every seed"
+    at_best = [o for o in outcomes if o.learning_rate == best.learning_rate]
     if best.diverged:
+        silent = {o.reason for o in at_best if o.status == "diverged"} == {BACKGROUND}
+        what = "called everything background" if silent else "diverged"
         return (
-            f"{best.diverged} of {best.seeds} seeds diverged at {best.learning_rate:g}, its best "
+            f"{best.diverged} of {best.seeds} seeds {what} at {best.learning_rate:g}, its best "
             "learning rate"
         )
-    at_best = [o for o in outcomes if o.learning_rate == best.learning_rate]
     if any(o.scores is None for o in at_best):
         return "its runs were not scored on the reporting cases"
     return ""
+
+
+def _incomplete(outcomes: Sequence[Outcome], seeds: set[int]) -> str:
+    """Say at which rates seeds did not come to an end though nobody stopped them on purpose."""
+    if {o.status for o in outcomes} <= {"impossible", "out of memory"}:
+        return ""
+    told = []
+    for rate in sorted({o.learning_rate for o in outcomes}):
+        group = [o for o in outcomes if o.learning_rate == rate]
+        lacking = seeds - {o.seed for o in group if o.has_ended}
+        if lacking and not any(o.status == "halved" for o in group):
+            why = {_how_it_failed(o) for o in group if not o.has_ended}
+            why |= {"not run"} if seeds - {o.seed for o in group} else set()
+            told.append(
+                f"{len(lacking)} of {len(seeds)} seeds at {rate:g} {' or '.join(sorted(why))}"
+            )
+    return ", ".join(told)
+
+
+def _how_it_failed(outcome: Outcome) -> str:
+    return KILLED if outcome.reason == KILLED else outcome.status

@@ -9,25 +9,58 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from medseg.core.endpoints import Array
+from medseg.core.endpoints import PRIMARY_ENDPOINT, Array
 from medseg.core.paired import ALPHA, resampled_means, stretched_interval
-from medseg.core.statistics import CONFIDENCE, NAN, RESAMPLES, Interval, mean_interval
+from medseg.core.statistics import (
+    CONFIDENCE,
+    NAN,
+    RESAMPLES,
+    ROUNDING,
+    Interval,
+    mean_interval,
+)
 from medseg.study.claim_rows import Row, decide
+
+Limits = tuple[float, float]
+"""Between which values a quantity lies, and so its interval."""
+
+SHARE: Limits = PRIMARY_ENDPOINT.limits
+CHANGE: Limits = PRIMARY_ENDPOINT.difference_limits
+SIZE: Limits = (0.0, math.inf)
 
 SAME_FACTOR = 1.1
 """Ratios between its inverse and this are no difference worth seeing; a convention."""
 
 
-def mean_row(quantity: str, norm: str, batch_size: int, values: Sequence[float]) -> Row:
-    """Return the mean over seeds with its interval."""
-    interval = mean_interval(values)
+def apart(limits: Limits) -> Limits:
+    """Return between which values a difference of two such quantities lies."""
+    lowest, highest = limits
+    return lowest - highest, highest - lowest
+
+
+def within(row: Row, limits: Limits) -> Row:
+    """Return a row whose interval ends where its quantity does."""
+    ends = Interval(row.low, row.high, row.method).within(*limits)
+    return replace(row, low=ends.low, high=ends.high)
+
+
+def mean_row(
+    quantity: str, norm: str, batch_size: int, values: Sequence[float], limits: Limits
+) -> Row:
+    """Return the mean over seeds with its interval, which ends where the quantity does."""
+    interval = mean_interval(values).within(*limits)
     mean = math.fsum(values) / len(values)
     return Row(quantity, norm, batch_size, mean, interval.low, interval.high, len(values),
                method=interval.method)  # fmt: skip
 
 
 def difference_row(
-    base: Row, values: Sequence[float], others: Sequence[float], claimed: int, margin: float
+    base: Row,
+    values: Sequence[float],
+    others: Sequence[float],
+    claimed: int,
+    margin: float,
+    limits: Limits = (-math.inf, math.inf),
 ) -> Row:
     """Return a contrast: the difference of means over seeds, by Welch's t.
 
@@ -37,8 +70,10 @@ def difference_row(
         others: Of the other norm's.
         claimed: 1 if the claim is that the norm has more, -1 if less.
         margin: Difference that does not matter.
+        limits: Of both quantities.
     """
     estimate, interval = _welch(values, others)
+    interval = interval.within(*apart(limits))
     return replace(
         base,
         value=estimate,
@@ -84,7 +119,7 @@ def sd_ratio_row(base: Row, values: Sequence[float], others: Sequence[float], cl
     """Return a contrast: the ratio of standard deviations, with the interval of Fisher's F."""
     sds = [float(np.std(group, ddof=1)) if len(group) > 1 else NAN for group in (values, others)]
     n = min(len(values), len(others))
-    if n < 2 or not all(sd > 0 for sd in sds):
+    if n < 2 or not all(sd > ROUNDING for sd in sds):
         return replace(base, value=NAN, n=n, method="none: too few runs, or all are equal")
     ratio = sds[0] / sds[1]
     freedom = (len(values) - 1, len(others) - 1)
@@ -93,14 +128,24 @@ def sd_ratio_row(base: Row, values: Sequence[float], others: Sequence[float], cl
     return replace(base, value=ratio, low=low, high=high, n=n, method="F", decision=decision)
 
 
-def sd_row(quantity: str, norm: str, batch_size: int, values: Sequence[float]) -> Row:
-    """Return a standard deviation with the interval of the chi-squared distribution."""
+def sd_row(
+    quantity: str,
+    norm: str,
+    batch_size: int,
+    values: Sequence[float],
+    limits: Limits = (-math.inf, math.inf),
+) -> Row:
+    """Return a standard deviation with the interval of the chi-squared distribution.
+
+    Half the width of the limits is the largest there is.
+    """
     count = len(values)
     if count < 2:
         return Row(quantity, norm, batch_size, NAN, n=count, method="none: fewer than 2 runs")
     sd = float(np.std(values, ddof=1))
     quantiles = ((1 + CONFIDENCE) / 2, ALPHA / 2)
     low, high = (sd * math.sqrt((count - 1) / stats.chi2.ppf(q, count - 1)) for q in quantiles)
+    high = min(high, max(sd, (limits[1] - limits[0]) / 2))
     return Row(quantity, norm, batch_size, sd, low, high, count, method="chi-squared")
 
 

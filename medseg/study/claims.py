@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from medseg.study.claim_rows import Claim
+from medseg.study.claims_dropout import with_dropout
 from medseg.study.claims_network import batch_statistics, differs_from_peers, regularizes
-from medseg.study.claims_scores import more_accurate, with_dropout
+from medseg.study.claims_scores import more_accurate
 from medseg.study.claims_speed import faster
 from medseg.study.claims_stability import less_sensitive, stabler
 from medseg.study.claims_training import higher_rates, smoother

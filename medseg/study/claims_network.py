@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from medseg.study.claim_intervals import difference_row
+from medseg.study.claim_intervals import CHANGE, SHARE, SIZE, Limits, difference_row
 from medseg.study.claim_rows import (
     MORE_SEEDS,
     NOT_DECIDABLE,
@@ -25,15 +26,15 @@ PEERS = ("instance", "layer")
 def regularizes(study: Study) -> Claim:
     """Judge: it regularizes. Primary: the gap between training and validation Dice."""
     seen, name = Pairing(study), "gap of training to validation Dice"
-    rows = [*seen.means(f"final {name}", _final_gap)]
+    rows = [*seen.means(f"final {name}", _final_gap, CHANGE)]
     matched = [row for size, norm in seen.pairs() for row in _matched(seen, size, norm, name)]
-    rows += matched or seen.differences(f"final {name}", _final_gap, -1, study.difference)
+    rows += matched or seen.differences(f"final {name}", _final_gap, -1, study.difference, CHANGE)
     rows += seen.means("batch-mate noise", probe("batch_mate_noise"))
     return conclude(
         "regularizes",
         f"With {study.baseline} norm validation falls less behind training.",
-        rows,
-        f"probes: true, best with training Dice at each validation, and {MORE_SEEDS}",
+        seen.settled(rows),
+        seen.setting(f"probes: true, best with training Dice at each validation, and {MORE_SEEDS}"),
     )
 
 
@@ -47,7 +48,7 @@ def _matched(seen: Pairing, size: int, norm: str, name: str) -> Iterator[Row]:
     ours, theirs = (seen.values(size, of, _gap_at(level)) for of in (baseline, norm))
     if ours and theirs:
         row = seen.contrast(f"{name} at training Dice {level:.3g}", size, norm, primary=True)
-        yield difference_row(row, ours, theirs, -1, seen.study.difference)
+        yield difference_row(row, ours, theirs, -1, seen.study.difference, CHANGE)
 
 
 def _final_gap(outcome: Outcome) -> float | None:
@@ -57,16 +58,18 @@ def _final_gap(outcome: Outcome) -> float | None:
 
 
 def _highest_train_dice(outcome: Outcome) -> float | None:
-    curve = outcome.curve
+    """Return it; None for a run that diverged, which would pull the level down to where all are."""
+    curve = outcome.curve if outcome.status == "finished" else None
     return max(curve.train_dice) if curve is not None and curve.train_dice else None
 
 
 def _gap_at(level: float) -> Reading:
     def read(outcome: Outcome) -> float | None:
-        if outcome.curve is None:
+        curve = outcome.curve
+        if curve is None or curve.train_dice is None:
             return None
-        at = first_reached(outcome.curve, level, "samples", "train_dice")
-        return level - read_at(outcome.curve, at, "samples")
+        at = first_reached(curve, level, "samples", "train_dice")
+        return level - read_at(curve, at, "samples") if math.isfinite(at) else None
 
     return read
 
@@ -82,7 +85,12 @@ def batch_statistics(study: Study) -> Claim:
         "gamma_small": "share of gammas below 0.01",
         "beta_sd": "SD of beta",
     }
-    rows = [row for name, quantity in names.items() for row in seen.means(quantity, probe(name))]
+    shares = (*MODES, "gamma_small")
+    rows = [
+        row
+        for name, quantity in names.items()
+        for row in seen.means(quantity, probe(name), SHARE if name in shares else SIZE)
+    ]
     for name in ("batch_mate_noise", "gamma_sd"):
         rows += _above_zero(seen, names[name], probe(name))
     return conclude(
@@ -112,16 +120,16 @@ def differs_from_peers(study: Study) -> Claim:
     """Judge: it differs from instance and layer norm in what it computes and ignores."""
     seen = Pairing(study)
     changes = sorted({n for o in study.outcomes for n in o.probes.invariance or {}})
-    readings: dict[str, Reading] = {
-        "batch-mate noise": probe("batch_mate_noise"),
-        "window sensitivity": probe("window_sensitivity"),
-        **{f"Dice lost to {name}": _lost_to(name) for name in changes},
+    readings: dict[str, tuple[Reading, Limits]] = {
+        "batch-mate noise": (probe("batch_mate_noise"), SIZE),
+        "window sensitivity": (probe("window_sensitivity"), SIZE),
+        **{f"Dice lost to {name}": (_lost_to(name), CHANGE) for name in changes},
     }
-    rows = [row for quantity, read in readings.items() for row in seen.means(quantity, read)]
+    rows = [row for quantity, what in readings.items() for row in seen.means(quantity, *what)]
     contrasts = [
         _either_side(row)
-        for quantity, read in readings.items()
-        for row in seen.differences(f"difference in {quantity}", read, 1, 0.0, primary=False)
+        for quantity, (read, ends) in readings.items()
+        for row in seen.differences(f"difference in {quantity}", read, 1, 0.0, ends, primary=False)
         if row.against in PEERS
     ]
     # One difference to each of them is enough, and only if all are known to be none there is none.

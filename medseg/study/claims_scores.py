@@ -1,13 +1,13 @@
-"""Claims about Dice of the reporting cases: accuracy, and what dropout does to it."""
+"""The claim about Dice of the reporting cases: the labels are better."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from medseg.core.endpoints import Array
 from medseg.core.paired import ALPHA, difference_interval, difference_of, holm, signed_rank
-from medseg.study.choosing import choose
+from medseg.study.claim_intervals import SHARE, apart, within
 from medseg.study.claim_rows import (
     MORE_SEEDS,
     NOT_DECIDABLE,
@@ -29,13 +29,27 @@ def more_accurate(study: Study) -> Claim:
         rows += [*_accuracies(seen, size, DICE, 1), *_accuracies(seen, size, NSD, 1)]
         rows += _accuracies(seen, size, HD95, -1)
     for name, quantity in MODES.items():
-        rows += seen.means(quantity, probe(name))
+        rows += seen.means(quantity, probe(name), SHARE)
     return conclude(
         "accuracy",
         f"With {study.baseline} norm the labels are better.",
-        rows,
-        f"more reporting cases, and {MORE_SEEDS}",
+        seen.settled(rows),
+        seen.setting(_unscored(seen) or f"more reporting cases, and {MORE_SEEDS}"),
     )
+
+
+def _unscored(seen: Pairing) -> str:
+    """Say why nothing can be compared at any batch size; empty if something can."""
+    baseline, told = seen.study.baseline, []
+    for size in seen.study.batch_sizes:
+        scored = [n for n in seen.norms(size) if all(o.scores for o in seen.runs(size, n))]
+        if baseline in scored and len(scored) > 1:
+            return ""
+        lacking = "any other" if baseline in scored else baseline
+        choice = seen.choices[size].get(lacking)
+        why = f" ({choice.left_out})" if choice and choice.left_out else ""
+        told.append(f"scores of {lacking} norm at batch size {size}{why}")
+    return "; ".join(told)
 
 
 def _accuracies(seen: Pairing, size: int, measure: Measure, claimed: int) -> Iterator[Row]:
@@ -51,7 +65,8 @@ def _accuracies(seen: Pairing, size: int, measure: Measure, claimed: int) -> Ite
     for (norm, pair), test, p in zip(pairs.items(), tests, corrected, strict=True):
         row = seen.contrast(f"difference in {measure.name}", size, norm, measure is DICE)
         margin = 0.0 if measure is HD95 else seen.study.difference
-        yield _accuracy(replace(row, p=p), pair, test.effect, claimed, margin)
+        found_row = _accuracy(replace(row, p=p), pair, test.effect, claimed, margin)
+        yield within(found_row, apart(measure.limits))
 
 
 def _accuracy(
@@ -84,82 +99,3 @@ def _pair(seen: Pairing, size: int, norm: str, measure: Measure) -> tuple[Array,
         return None
     values = {table.norm: measure.sign * table.values for table in found}
     return values[seen.study.baseline], values[norm]
-
-
-def with_dropout(study: Study) -> Claim:
-    """Judge: dropout does it no harm. Primary: interaction of norm and dropout in Dice."""
-    seen = Pairing(study)
-    rows: list[Row] = []
-    rates = sorted({o.dropout for o in study.outcomes} - {study.dropout})
-    for dropout in rates:
-        for size in study.batch_sizes:
-            for norm in seen.norms(size):
-                rows += _effect(seen, size, norm, dropout)
-        for size, norm in seen.pairs():
-            rows += _interaction(seen, size, norm, dropout)
-        rows += _shifts(seen, dropout)
-    return conclude(
-        "can be combined with dropout",
-        f"Dropout costs a network with {study.baseline} norm no Dice that it does not cost others.",
-        rows,
-        f"grid.dropout, as in [0, 0.2], {MORE_SEEDS} and more reporting cases",
-    )
-
-
-def _effect(seen: Pairing, size: int, norm: str, dropout: float) -> Iterator[Row]:
-    for effect in _effects(seen, size, (norm,), dropout):
-        seeds, cases = effect.shape
-        interval = difference_interval(0 * effect[:1], effect)
-        name = f"Dice with dropout {dropout:g} minus without"
-        yield Row(name, norm, size, float(effect.mean()), interval.low, interval.high, cases,
-                  "cases", f"{interval.method}, {seeds} seeds")  # fmt: skip
-
-
-def _interaction(seen: Pairing, size: int, norm: str, dropout: float) -> Iterator[Row]:
-    """Yield how much more Dice dropout gives the baseline than the other norm.
-
-    The claim holds if it gives no less: the interval lies above minus the difference worth seeing.
-    """
-    effects = _effects(seen, size, (seen.study.baseline, norm), dropout)
-    if not effects:
-        return
-    ours, theirs = effects
-    interval = difference_interval(theirs, ours)
-    decision = decide(interval.low + seen.study.difference, interval.high, 1)
-    if min(len(ours), len(theirs)) < 2:
-        decision = NOT_DECIDABLE
-    row = seen.contrast(f"interaction with dropout {dropout:g}", size, norm, primary=True)
-    yield replace(row, value=float(ours.mean() - theirs.mean()), low=interval.low,
-                  high=interval.high, n=ours.shape[1], of="cases", method=interval.method,
-                  decision=decision)  # fmt: skip
-
-
-def _effects(seen: Pairing, size: int, norms: Sequence[str], dropout: float) -> list[Array]:
-    """Return Dice with dropout minus without of each norm, by seed and unit; none if one lacks it.
-
-    Each norm is at its own learning rate with dropout and without; all have the same units.
-    """
-    runs = {}
-    for norm in norms:
-        with_it = seen.study.select(norm, size, dropout=dropout)
-        rate = choose(with_it).learning_rate if with_it else None
-        dropped = {o.seed: o for o in with_it if o.learning_rate == rate}
-        plain = {o.seed: o for o in seen.runs(size, norm)}
-        seeds = dropped.keys() & plain.keys()
-        runs[f"{norm} with"] = [dropped[seed] for seed in seeds]
-        runs[f"{norm} without"] = [plain[seed] for seed in seeds]
-    found = {table.norm: table.values for table in tables(seen.study, runs, DICE) or ()}
-    return [found[f"{norm} with"] - found[f"{norm} without"] for norm in norms if found]
-
-
-def _shifts(seen: Pairing, dropout: float) -> Iterator[Row]:
-    for size in seen.study.batch_sizes:
-        for norm in seen.norms(size):
-            found = [
-                outcome.probes.variance_shift
-                for outcome in seen.study.select(norm, size, dropout=dropout)
-            ]
-            known = [value for value in found if value is not None]
-            if known:
-                yield Row(f"variance shift with dropout {dropout:g}", norm, size,
-                          max(known), n=len(known), of="runs", method="largest")  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medseg.study.claim_intervals import bootstrap_ratio_row, mean_row
+from medseg.study.claim_intervals import SHARE, bootstrap_ratio_row, mean_row
 from medseg.study.claim_rows import MORE_SEEDS, Claim, Row, conclude
 from medseg.study.curve_reading import View, first_reached, horizon, mean_until
 from medseg.study.outcomes import Outcome, Study
@@ -27,8 +27,10 @@ def faster(study: Study) -> Claim:
     return conclude(
         "faster training",
         f"With {study.baseline} norm a network reaches the same Dice after fewer samples.",
-        rows,
-        f"{MORE_SEEDS}, and validations during training, so that every run has a curve",
+        seen.settled(rows),
+        seen.setting(
+            f"{MORE_SEEDS}, and validations during training, so that every run has a curve"
+        ),
     )
 
 
@@ -50,7 +52,7 @@ def _times(seen: Pairing, size: int) -> Iterator[Row]:
             yield from _times_to(seen, size, runs, (share, final), view, end)
         for norm, group in runs.items():
             areas = [mean_until(outcome.curve, end, view) for outcome in group]
-            yield mean_row(f"mean validation Dice over {view}", norm, size, areas)
+            yield mean_row(f"mean validation Dice over {view}", norm, size, areas, SHARE)
 
 
 def _times_to(
@@ -72,7 +74,7 @@ def _times_to(
     for norm, group in restricted.items():
         reached = sum(time <= end for time in times[norm])
         method = f"{reached} of {len(group)} reached it; others count {end:g}"
-        yield replace(mean_row(name, norm, size, group), method=method)
+        yield replace(mean_row(name, norm, size, group, (0.0, end)), method=method)
     primary = view == "samples" and share == LEVELS[0]
     ours = seen.study.baseline
     for norm, group in restricted.items():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from medseg.core.paired import ALPHA
 from medseg.core.statistics import CONFIDENCE
-from medseg.study.claim_intervals import sd_ratio_row, sd_row
+from medseg.study.choosing import choosing_dice
+from medseg.study.claim_intervals import SHARE, sd_ratio_row, sd_row
 from medseg.study.claim_rows import (
     MORE_SEEDS,
     NOT_DECIDABLE,
@@ -22,13 +24,13 @@ from medseg.study.claim_rows import (
     conclude,
 )
 from medseg.study.outcomes import Outcome, Study
-from medseg.study.pairing import Pairing, all_ended, final_dice, probe
+from medseg.study.pairing import Pairing, all_ended, at_rates, final_dice, probe
 
 
 def stabler(study: Study) -> Claim:
     """Judge: training is more stable. Primary: divergence rate, SD over seeds."""
     seen = Pairing(study)
-    rows = [*_divergences(seen), *_spreads(seen)]
+    rows = [*_divergences(seen), *seen.settled(_spreads(seen))]
     rows += seen.means("gradient spikes per 1000 steps", probe("gradient_spikes"))
     return conclude(
         "stability",
@@ -84,7 +86,7 @@ def _spreads(seen: Pairing) -> Iterator[Row]:
     name = "SD of the final Dice over seeds"
     for size in seen.study.batch_sizes:
         for norm in seen.norms(size):
-            yield sd_row(name, norm, size, _finals(seen.runs(size, norm)))
+            yield sd_row(name, norm, size, _finals(seen.runs(size, norm)), SHARE)
     for size, norm in seen.pairs():
         ours, theirs = (_finals(seen.runs(size, n)) for n in (seen.study.baseline, norm))
         yield sd_ratio_row(seen.contrast(f"ratio of {name}", size, norm, True), ours, theirs, -1)
@@ -100,19 +102,20 @@ def less_sensitive(study: Study) -> Claim:
     seen = Pairing(study)
     rows: list[Row] = []
     name = "SD of the final Dice over seeds and initial scales"
-    found = {
-        (size, norm): _over_scales(seen, size, norm)
-        for size in study.batch_sizes
-        for norm in seen.norms(size)
-    }
-    for (size, norm), finals in found.items():
-        if finals:
-            rows += [sd_row(name, norm, size, finals), _range(norm, size, finals)]
-    for size, norm in seen.pairs():
-        ours, theirs = found[size, study.baseline], found[size, norm]
-        if ours and theirs:
-            base = seen.contrast(f"ratio of {name}", size, norm, True)
-            rows.append(sd_ratio_row(base, ours, theirs, -1))
+    for size in study.batch_sizes:
+        found = {norm: _over_scales(seen, size, norm) for norm in seen.norms(size)}
+        known = {norm: scaled for norm, scaled in found.items() if scaled is not None}
+        for norm, scaled in known.items():
+            at = at_rates(scaled.rate)
+            rows.append(sd_row(f"{name} {at}", norm, size, scaled.finals, SHARE))
+            rows.append(_range(at, norm, size, scaled.finals))
+        ours = known.pop(study.baseline, None)
+        for norm, theirs in known.items():
+            if ours is not None:
+                at = at_rates(ours.rate, theirs.rate)
+                base = seen.contrast(f"ratio of {name} {at}", size, norm, True)
+                base = replace(base, of="runs")
+                rows.append(sd_ratio_row(base, ours.finals, theirs.finals, -1))
     return conclude(
         "less sensitive to initialization",
         f"With {study.baseline} norm the final Dice depends less on the initial weights.",
@@ -121,19 +124,39 @@ def less_sensitive(study: Study) -> Claim:
     )
 
 
-def _range(norm: str, size: int, finals: Sequence[float]) -> Row:
-    name = "range of the final Dice over seeds and initial scales"
+def _range(at: str, norm: str, size: int, finals: Sequence[float]) -> Row:
+    name = f"range of the final Dice over seeds and initial scales {at}"
     return Row(name, norm, size, max(finals) - min(finals), n=len(finals), of="runs")
 
 
-def _over_scales(seen: Pairing, size: int, norm: str) -> list[float]:
-    """Return the final Dice at every scale at one learning rate; none with a single scale."""
-    scales = sorted({outcome.init_scale for outcome in seen.study.outcomes})
-    rate = seen.choices[size][norm].learning_rate
-    runs = [
-        all_ended([o for o in seen.study.select(norm, size, init_scale=scale)
-                   if o.learning_rate == rate])
-        for scale in scales
-    ]  # fmt: skip
-    ended = [group for group in runs if group]
-    return _finals([o for group in ended for o in group]) if len(ended) > 1 else []
+@dataclass(frozen=True)
+class _Scaled:
+    """The final Dice of one norm at every initial scale, at one learning rate."""
+
+    rate: float
+    finals: Sequence[float]
+
+
+def _over_scales(seen: Pairing, size: int, norm: str) -> _Scaled | None:
+    """Return the runs of every scale at the norm's own learning rate, if there are some.
+
+    Else at the rate with the highest Dice on the choosing fold of those with runs of every scale;
+    none with a single scale.
+    """
+    study = seen.study
+    here = [o for o in study.outcomes if (o.batch_size, o.dropout) == (size, study.dropout)]
+    scales = {outcome.init_scale for outcome in here}
+    by_rate: dict[float, list[Outcome]] = {}
+    for scale in sorted(scales):
+        for outcome in all_ended(study.select(norm, size, init_scale=scale)):
+            by_rate.setdefault(outcome.learning_rate, []).append(outcome)
+    whole = {r: group for r, group in by_rate.items() if {o.init_scale for o in group} == scales}
+    own = seen.choices[size][norm].learning_rate
+
+    def worth(rate: float) -> tuple[bool, float, float]:
+        dice = [choosing_dice(outcome) or 0.0 for outcome in whole[rate]]
+        return rate == own, math.fsum(dice) / len(dice), -rate
+
+    rate = max(whole, key=worth, default=None)
+    finals = _finals(whole[rate]) if rate is not None and len(scales) > 1 else []
+    return _Scaled(rate, finals) if rate is not None and finals else None

@@ -61,9 +61,11 @@ def higher_rates(study: Study) -> Claim:
     return conclude(
         "higher learning rates",
         f"With {study.baseline} norm larger learning rates can be used.",
-        rows,
-        f"{MORE_SEEDS} and of grid.learning_rate, at least {FEWEST_RATES}, better 5, a factor of "
-        "3.16 apart and up to where every norm fails",
+        seen.settled(rows),
+        seen.setting(
+            f"{MORE_SEEDS} and of grid.learning_rate, at least {FEWEST_RATES}, better 5, a factor "
+            "of 3.16 apart and up to where every norm fails"
+        ),
     )
 
 

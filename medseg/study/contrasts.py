@@ -5,6 +5,7 @@ A table is the score of each reporting unit by each seed, shape (seeds, units), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,7 +81,7 @@ def without_seed(table: Table, seed: int) -> Table:
 
 
 def contrasts_of(
-    tables: Sequence[Table], replicates: Array, difference: float
+    tables: Sequence[Table], replicates: Array, difference: float, largest: float = math.inf
 ) -> tuple[Contrast, ...]:
     """Contrast the first table with each other one.
 
@@ -88,6 +89,7 @@ def contrasts_of(
         tables: The best first.
         replicates: Mean of each in each resample, shape (resamples, tables).
         difference: The mean difference worth seeing.
+        largest: Difference that there can be.
     """
     best, others = tables[0], tables[1:]
     differences = [
@@ -96,7 +98,9 @@ def contrasts_of(
     tests = [signed_rank(values) for values in differences]
     corrected = holm([test.p for test in tests])
     intervals = [
-        _interval(other.values, best.values, replicates[:, 0] - replicates[:, place])
+        _interval(other.values, best.values, replicates[:, 0] - replicates[:, place]).within(
+            -largest, largest
+        )
         for place, other in enumerate(others, start=1)
     ]
     rows = zip(others, differences, tests, corrected, intervals, strict=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from medseg.core.endpoints import Array
 from medseg.study.choosing import choices_at, chosen
-from medseg.study.claim_intervals import mean_row
+from medseg.study.claim_intervals import SHARE, mean_row
 from medseg.study.claim_rows import Row
 from medseg.study.measurements import Curve
 from medseg.study.outcomes import Outcome, Study
@@ -55,8 +56,30 @@ def first_reached(curve: Curve | None, level: float, view: View, values: str = "
 
 
 def read_at(curve: Curve, count: float, view: View, values: str = "dice") -> float:
-    """Return a curve at one count, by linear interpolation."""
-    return float(np.interp(count, counts(curve, view), np.asarray(getattr(curve, values))))
+    """Return a curve at one count, by linear interpolation; NaN counts 0."""
+    dice = np.nan_to_num(np.asarray(getattr(curve, values), np.float64))
+    return float(np.interp(count, counts(curve, view), dice))
+
+
+def dice_at(outcome: Outcome, count: float, view: View) -> float:
+    """Return the validation Dice of a training that has ended; 0 from its divergence on.
+
+    Args:
+        outcome: Without a curve it diverged before its first validation.
+        count: Where to read it.
+        view: What is counted.
+    """
+    curve = outcome.curve
+    if curve is None or (outcome.status == "diverged" and count > counts(curve, view)[-1]):
+        return 0.0
+    return read_at(curve, count, view)
+
+
+def _with_curves(runs: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """Return the runs that have ended; none if a finished one among them has no curve."""
+    ended = tuple(outcome for outcome in runs if outcome.has_ended)
+    lacking = any(o.curve is None for o in ended if o.status == "finished")
+    return () if lacking else ended
 
 
 def mean_until(curve: Curve | None, end: float, view: View) -> float:
@@ -79,20 +102,24 @@ def at_common_count(study: Study, view: View) -> tuple[Row, ...]:
     """Return validation Dice of each norm and batch size at the largest count all reached.
 
     Equal samples and equal steps are two views and two tables: what is read in one is never
-    compared with what is read in the other. Each norm is at its own learning rate.
+    compared with what is read in the other. Each norm is at its own learning rate; runs that
+    diverged keep what they have, which is 0 after that.
     """
     groups = [
-        [o for o in chosen(study, choice) if o.status == "finished" and o.curve is not None]
+        group
         for size in study.batch_sizes
         for choice in choices_at(study, size).values()
+        if (group := _with_curves(chosen(study, choice)))
     ]
-    groups = [group for group in groups if group]
     end = horizon([outcome for group in groups for outcome in group], view)
     if end is None:
         return ()
     rows = []
     for group in groups:
-        dice = [read_at(o.curve, end, view) for o in group if o.curve is not None]
+        dice = [dice_at(outcome, end, view) for outcome in group]
         name = f"validation Dice at {end:g} {view}"
-        rows.append(mean_row(name, group[0].norm, group[0].batch_size, dice))
+        row = mean_row(name, group[0].norm, group[0].batch_size, dice, SHARE)
+        diverged = sum(outcome.status == "diverged" for outcome in group)
+        told = f"; {diverged} diverged" if diverged else ""
+        rows.append(replace(row, method=row.method + told))
     return tuple(rows)

@@ -10,9 +10,10 @@ from pathlib import Path
 from medseg.core.runs import RunFiles
 from medseg.report.options import ReportOptions
 from medseg.report.pages import write_report
+from medseg.report.preface import Preface
 from medseg.report.sources import Source, read_source
 from medseg.study.cells import cell_of, write_cells
-from medseg.study.norm_page import PAGE, compares_norms, write_norm_page
+from medseg.study.norm_page import PAGE, is_of_norms, write_norm_page
 from medseg.study.out_of_fold import collect
 from medseg.study.planned import Plan, Planned, manifest_of
 from medseg.study.words import preface
@@ -20,7 +21,7 @@ from medseg.study.words import preface
 log = logging.getLogger("medseg")
 
 MOST_REPORTED = 24
-"""Runs on report.html; a study of norms has more, and study.html sums them up."""
+"""Runs on report.html; where a study of norms has more, study.html sums them up instead."""
 
 
 def finish(plan: Plan, output: Path) -> int:
@@ -47,16 +48,28 @@ def finish(plan: Plan, output: Path) -> int:
             sources.append(_pooled(place, f"{title}{_share(scored, entries)}", scored))
     cells = [cell_of(entry) for entry in planned]
     write_cells(cells, output)
-    if compares_norms(plan):
+    summed_up = is_of_norms(plan)
+    if summed_up:
         write_norm_page(plan, output)
         log.info("which norm: %s", output / PAGE)
-    if len(sources) > MOST_REPORTED:
+    if summed_up and len(sources) > MOST_REPORTED:
         log.info("no report.html: it would show %d runs; `medseg report --runs` takes some of them",
                  len(sources))  # fmt: skip
     elif sources:
-        page = ReportOptions(runs=(), output=output / "report.html")
-        write_report(page, sources, preface(variants, cells))
+        _report(sources, preface(variants, cells), output / "report.html")
     return status
+
+
+def _report(sources: Sequence[Source], told: Preface, page: Path) -> None:
+    """Write report.html of the first runs, and say so if there are more."""
+    if len(sources) > MOST_REPORTED:
+        words = (
+            f"The first {MOST_REPORTED} of {len(sources)} runs are shown; cells.csv lists all, and "
+            "`medseg report --runs` shows others."
+        )
+        log.info("report.html: %s", words)
+        told = replace(told, sentences=(words, *told.sentences))
+    write_report(ReportOptions(runs=(), output=page), sources[:MOST_REPORTED], told)
 
 
 def _share(scored: Sequence[Planned], entries: Sequence[Planned]) -> str:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from medseg.core.endpoints import Array
 from medseg.report.style import INK, WIDTH, guide_lines, image, label, line, styled
 from medseg.study.accuracy_table import Accuracy, accuracies
-from medseg.study.choosing import choices_at, chosen
+from medseg.study.choosing import choices_at, choosing_dice, chosen
 from medseg.study.outcomes import Outcome, Study
 from medseg.study.recommendation import Recommendation
 
@@ -55,7 +55,9 @@ def dice_by_batch_size(study: Study) -> str | None:
         dice = [row.dice for row in found]
         bottom = max(min(dice), max(dice) - SPAN) - 0.02
         # Intervals of norms that lie below the axis would stretch it to 0 and 1.
-        axes.set_ylim(bottom, max(row.ci_high for row in found if row.dice >= bottom) + 0.02)
+        # One case of one seed has no interval.
+        tops = [max(row.dice, np.nan_to_num(row.ci_high)) for row in found if row.dice >= bottom]
+        axes.set_ylim(bottom, max(tops) + 0.02)
         guide_lines(axes)
         name_norms(figure, study)
         return image(figure)
@@ -144,7 +146,7 @@ def heat_map(study: Study) -> str | None:
     for row, norm in enumerate(study.norms):
         for column, (size, rate) in enumerate(cells):
             group = [o for o in study.select(norm, size) if o.learning_rate == rate]
-            values = [o.choosing for o in group if o.choosing is not None]
+            values = [dice for o in group if (dice := choosing_dice(o)) is not None]
             if values:
                 table[row, column] = np.mean(values)
     if len(cells) < 2 or np.isnan(table).all():

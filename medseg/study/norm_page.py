@@ -13,24 +13,33 @@ from medseg.engine.progress import printable
 from medseg.report.templating import asset, environment, still_page
 from medseg.study import norm_figures, norm_run_figures
 from medseg.study.accuracy_table import accuracies, drop_in
-from medseg.study.choosing import choices_at
+from medseg.study.choosing import Choice, choices_at
 from medseg.study.claims import judge_claims
 from medseg.study.cost_table import costs
 from medseg.study.curve_reading import VIEWS_OF_BUDGET, at_common_count
+from medseg.study.flags import SHORT_NAMES
 from medseg.study.outcomes import Study
 from medseg.study.planned import Plan
 from medseg.study.recommendation import Recommendation, recommend_all
 from medseg.study.run_outcomes import outcomes_of
+from medseg.study.verdict_words import nothing
 
 PAGE, RECOMMENDATION, CLAIMS = "study.html", "recommendation.json", "claims.json"
 
 _EMPTY = "–"
 
 
-def compares_norms(plan: Plan) -> bool:
-    """Return whether a study's runs differ in their norm."""
+def is_of_norms(plan: Plan) -> bool:
+    """Return whether a study asks about norms: its runs differ in them, or its grid names one.
+
+    Such a grid varies nothing but what an outcome tells apart; of others the page would pool runs.
+    """
     settings = [*(e.settings for e in plan.runs), *(cell.settings for cell in plan.left_out)]
-    return len({given.get("model", {}).get("norm") for given in settings}) > 1
+    if len({given.get("model", {}).get("norm") for given in settings}) > 1:
+        return True
+    flags = {flag for entry in plan.runs for flag in entry.run.cell}
+    told_apart = flags <= set(SHORT_NAMES.values())
+    return len(plan.runs) > 1 and SHORT_NAMES["norm"] in flags and told_apart
 
 
 def write_norm_page(plan: Plan, output: Path) -> Study:
@@ -61,17 +70,19 @@ def render(
     templates = environment("medseg.study")
     templates.filters |= {"printable": printable, "number": number, "interval": interval}
     sizes = study.batch_sizes
+    choices = {size: choices_at(study, size) for size in sizes}
     return still_page(
         templates,
         "norms.html",
         asset("style.css") + "\n" + asset("norms.css", "medseg.study"),
         study=study,
         found=found,
+        verdicts=[_verdict(found.get(size), size, choices[size]) for size in sizes],
         facts=_facts(study),
         alternatives=_alternatives(found),
         accuracy={size: accuracies(study, size) for size in sizes},
         drop_in={size: drop_in(study, size) for size in sizes},
-        choices={size: choices_at(study, size) for size in sizes},
+        choices=choices,
         claims=claims,
         costs={size: costs(study, size) for size in sizes},
         views={view: at_common_count(study, view) for view in VIEWS_OF_BUDGET},
@@ -79,6 +90,11 @@ def render(
         figures=_figures(study, found),
         protocol=protocol,
     )
+
+
+def _verdict(found: Recommendation | None, size: int, choices: Mapping[str, Choice]) -> str:
+    text = nothing(size, choices) if found is None else found.verdict
+    return text[0].upper() + text[1:]
 
 
 def _figures(study: Study, found: Mapping[int, Recommendation]) -> dict[str, str | None]:
@@ -106,8 +122,16 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         ("Batch sizes", _listed({o.batch_size for o in outcomes})),
         ("Learning rates", _listed({o.learning_rate for o in outcomes})),
         ("Seeds", _listed({o.seed for o in outcomes})),
+        *_varied("Dropout", {o.dropout for o in outcomes}, study.dropout),
+        *_varied("Initial scales", {o.init_scale for o in outcomes}, study.init_scale),
         ("Cases reported", str(len(study.cases))),
     ]
+
+
+def _varied(name: str, values: set[float], compared: float) -> list[tuple[str, str]]:
+    """Return the values of what varies beside the norm, and which one norms are compared at."""
+    text = f"{_listed(values)}; norms are compared at {compared:g}"
+    return [(name, text)] if values - {compared} else []
 
 
 def _listed(values: set[Any]) -> str:

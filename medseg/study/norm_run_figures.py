@@ -13,7 +13,8 @@ from matplotlib.ticker import NullLocator
 
 from medseg.core.endpoints import Array
 from medseg.report.style import INK, WIDTH, guide_lines, image, label, line, styled
-from medseg.study.choosing import choices_at, chosen
+from medseg.study.choosing import choices_at, choosing_dice, chosen
+from medseg.study.curve_reading import dice_at
 from medseg.study.norm_figures import ACROSS, SPAN, name_norms
 from medseg.study.outcomes import Outcome, Study
 
@@ -36,10 +37,10 @@ def dice_by_rate(study: Study) -> str | None:
 
     def draw(axes: Axes, size: int) -> None:
         for place, norm in enumerate(study.norms):
-            group = [o for o in study.select(norm, size) if o.choosing is not None]
+            group = study.select(norm, size)
             _mean_and_range(axes, place, _by(group, lambda o: o.learning_rate))
             bad = [
-                (o.learning_rate, max(o.choosing or 0.0, floor))
+                (o.learning_rate, max(choosing_dice(o) or 0.0, floor))
                 for o in group
                 if o.status == "diverged"
             ]
@@ -63,20 +64,34 @@ def curves_by_samples(study: Study) -> str | None:
         choices = choices_at(study, size)
         for place, norm in enumerate(study.norms):
             runs = chosen(study, choices[norm]) if norm in choices else ()
-            seen = [o.curve for o in runs if o.curve is not None]
-            points = [pair for c in seen for pair in zip(c.samples, c.dice, strict=True)]
-            grouped: dict[float, list[float]] = {}
-            for samples, dice in points:
-                grouped.setdefault(samples, []).append(dice)
-            _mean_and_range(axes, place, grouped, band=True)
+            _mean_and_range(axes, place, _along(runs), band=True)
         axes.set_xlabel("samples seen")
 
     return _panels(study, draw, "validation Dice", cut=_floor(study))
 
 
+def _along(runs: Sequence[Outcome]) -> dict[float, list[float]]:
+    """Return the validation Dice of every run at each count of samples that one has.
+
+    One that diverged is 0 from there on, with or without a curve; one that finished is not read
+    beyond its end.
+    """
+    kept = [o for o in runs if o.curve is not None or o.status == "diverged"]
+    read = [(o, o.curve.samples if o.curve is not None else ()) for o in kept]
+    counts = sorted({count for _, samples in read for count in samples})
+    return {
+        count: [
+            dice_at(outcome, count, "samples")
+            for outcome, samples in read
+            if outcome.status == "diverged" or count <= samples[-1]
+        ]
+        for count in counts
+    }
+
+
 def every_run(study: Study) -> str | None:
     """Draw every training as a point: outcomes come in two kinds, which a mean would hide."""
-    if not any(o.choosing is not None for o in study.select()):
+    if not any(choosing_dice(o) is not None for o in study.select()):
         return None
     floor = _floor(study)
 
@@ -85,7 +100,8 @@ def every_run(study: Study) -> str | None:
         for place, norm in enumerate(study.norms):
             best = choices[norm].learning_rate if norm in choices else None
             for outcome in study.select(norm, size):
-                if outcome.choosing is None:
+                dice = choosing_dice(outcome)
+                if dice is None:
                     continue
                 filled = outcome.learning_rate == best
                 shift = 0.12 * (outcome.seed % 5 - 2) / 2
@@ -93,7 +109,7 @@ def every_run(study: Study) -> str | None:
                 if outcome.status == "diverged":
                     look = dict(DIVERGED)
                 colour = line(place)["color"]
-                axes.plot(place + shift, max(outcome.choosing, floor), color=colour,
+                axes.plot(place + shift, max(dice, floor), color=colour,
                           mfc=colour if filled else "none", clip_on=False, **look)  # fmt: skip
         names = [label(norm, 12) for norm in study.norms]
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
@@ -139,7 +155,7 @@ def _case_means(runs: Sequence[Outcome]) -> Array | None:
 
 def _floor(study: Study) -> float:
     """Return where axes of Dice are cut: what lies far below the best would hide the rest."""
-    values = [o.choosing for o in study.select() if o.choosing is not None]
+    values = [dice for o in study.select() if (dice := choosing_dice(o)) is not None]
     best = max(values, default=1.0)
     return max(min(values, default=0.0), best - SPAN)
 
@@ -175,8 +191,8 @@ def _panels(
 def _by(outcomes: Sequence[Outcome], key: Callable[[Outcome], float]) -> dict[float, list[float]]:
     grouped: dict[float, list[float]] = {}
     for outcome in outcomes:
-        if outcome.choosing is not None:
-            grouped.setdefault(key(outcome), []).append(outcome.choosing)
+        if (dice := choosing_dice(outcome)) is not None:
+            grouped.setdefault(key(outcome), []).append(dice)
     return grouped
 
 

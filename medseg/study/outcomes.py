@@ -18,6 +18,12 @@ Status = Literal["finished", "diverged", "halved", "out of memory", "impossible"
 """How a run ended. halved: stopped on purpose at a learning rate that was behind; impossible: the
 norm cannot be built for the cell; failed: broken off for a reason that says nothing of the norm."""
 
+KILLED = "killed (out of memory?)"
+"""Reason of a failed run that a kernel short of memory, or somebody, ended with SIGKILL."""
+
+BACKGROUND = "every voxel of the validation cases was called background, or one class, at the end"
+"""Reason of a run that diverged without a loss that is no number."""
+
 NONE = "none"
 """The variant without a norm."""
 
@@ -55,6 +61,11 @@ class Outcome:
     curve: Curve | None = None
     probes: Probes = field(default_factory=Probes)
     costs: Costs = field(default_factory=Costs)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it came to an end of its own: a divergence is a result like any other."""
+        return self.status in ("finished", "diverged")
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from medseg.study.choosing import Choice, choices_at, chosen
-from medseg.study.claim_intervals import difference_row, mean_row, ratio_row
-from medseg.study.claim_rows import Row
+from medseg.study.claim_intervals import SIZE, Limits, difference_row, mean_row, ratio_row
+from medseg.study.claim_rows import NOT_DECIDABLE, Row
 from medseg.study.outcomes import Outcome, Study
 
 Reading = Callable[[Outcome], float | None]
@@ -60,6 +61,25 @@ class Pairing:
             if self.study.baseline in names:
                 yield from ((size, norm) for norm in names[1:])
 
+    def settled(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield rows; a contrast decides nothing where a norm's best rate may be another.
+
+        For contrasts of norms at their own learning rates.
+        """
+        for row in rows:
+            norms = (row.norm, row.against) if row.against else ()
+            choices = self.choices.get(row.batch_size, {})
+            if any(norm in choices and choices[norm].incomplete for norm in norms):
+                how = f"{row.method}; not all learning rates are known"
+                yield replace(row, decision=NOT_DECIDABLE, method=how.removeprefix("; "))
+            else:
+                yield row
+
+    def setting(self, words: str) -> str:
+        """Return what the study would need; the runs that it lacks come first."""
+        lacking = any(c.incomplete for there in self.choices.values() for c in there.values())
+        return f"the runs that failed or are missing, {words}" if lacking else words
+
     def contrast(self, quantity: str, size: int, norm: str, primary: bool = False) -> Row:
         """Return an empty contrast of the baseline with a norm, to be filled in."""
         return Row(quantity, self.study.baseline, size, float("nan"), against=norm, primary=primary)
@@ -67,7 +87,9 @@ class Pairing:
     def values(
         self, size: int, norm: str, read: Reading, rate: float | None = None
     ) -> list[float] | None:
-        """Return a number of each seed that finished; None if one was not measured.
+        """Return a number of each seed; None if one that finished was not measured.
+
+        A seed that diverged counts with what it has, and not where it has nothing.
 
         Args:
             size: The batch size.
@@ -75,21 +97,33 @@ class Pairing:
             read: Returns the number of one run.
             rate: A learning rate; the norm's own if not given.
         """
-        runs = chosen(self.study, self.choices[size][norm], rate)
-        found = [read(o) for o in runs if o.status == "finished"]
-        known = [value for value in found if value is not None]
-        return known if known and len(known) == len(found) else None
+        known = []
+        for outcome in all_ended(chosen(self.study, self.choices[size][norm], rate)):
+            value = read(outcome)
+            if value is not None and math.isfinite(value):
+                known.append(value)
+            elif outcome.status == "finished":
+                return None
+        return known or None
 
-    def means(self, quantity: str, read: Reading) -> Iterator[Row]:
+    def means(self, quantity: str, read: Reading, limits: Limits = SIZE) -> Iterator[Row]:
         """Yield the mean over seeds of every norm."""
         for size in self.study.batch_sizes:
             for norm in self.norms(size):
                 values = self.values(size, norm, read)
                 if values is not None:
-                    yield mean_row(quantity, norm, size, values)
+                    row = mean_row(quantity, norm, size, values, limits)
+                    lost = len(all_ended(self.runs(size, norm))) - len(values)
+                    yield replace(row, method=f"{row.method}; {lost} diverged") if lost else row
 
     def differences(
-        self, quantity: str, read: Reading, claimed: int, margin: float, primary: bool = True
+        self,
+        quantity: str,
+        read: Reading,
+        claimed: int,
+        margin: float,
+        limits: Limits = SIZE,
+        primary: bool = True,
     ) -> Iterator[Row]:
         """Yield the difference of the baseline to each norm, over seeds."""
         for size, norm in self.pairs():
@@ -97,7 +131,7 @@ class Pairing:
             theirs = self.values(size, norm, read)
             if ours and theirs:
                 row = self.contrast(quantity, size, norm, primary)
-                yield difference_row(row, ours, theirs, claimed, margin)
+                yield difference_row(row, ours, theirs, claimed, margin, limits)
 
     def ratios_at_one_rate(self, quantity: str, read: Reading, claimed: int) -> Iterator[Row]:
         """Yield the ratio of the baseline to each norm at one rate; only of numbers above 0."""
@@ -106,8 +140,16 @@ class Pairing:
             ours = self.values(size, self.study.baseline, read, rate)
             theirs = self.values(size, norm, read, rate)
             if rate and ours and theirs and min(*ours, *theirs) > 0:
-                name = f"ratio of {quantity} at a learning rate of {rate:g}"
+                name = f"ratio of {quantity} {at_rates(rate)}"
                 yield ratio_row(self.contrast(name, size, norm, True), ours, theirs, claimed)
+
+
+def at_rates(*rates: float) -> str:
+    """Return learning rates in words, equal ones once."""
+    found = [f"{rate:g}" for rate in dict.fromkeys(rates)]
+    if len(found) == 1:
+        return f"at a learning rate of {found[0]}"
+    return f"at learning rates of {' and '.join(found)}"
 
 
 def final_dice(outcome: Outcome) -> float | None:
@@ -134,4 +176,4 @@ def probe(name: str) -> Reading:
 
 def all_ended(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return the runs that came to an end of their own."""
-    return [outcome for outcome in outcomes if outcome.status in ("finished", "diverged")]
+    return [outcome for outcome in outcomes if outcome.has_ended]

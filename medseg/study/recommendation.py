@@ -1,7 +1,8 @@
 """Which norm to take at one batch size, how sure that is, and what would change it.
 
 The rule, in this order: (1) each norm at the learning rate that the choosing fold prefers; norms
-that diverge there, or could not run, are left out; (2) the best on the reporting cases, against
+that diverge there, or could not run, are left out, and nothing is clear while one may have a better
+rate whose runs failed; (2) the best on the reporting cases, against
 each other by a two-level bootstrap and Holm-corrected tests; (3) who may be as good; (4) ties
 broken by what was measured; (5) words for how sure it is; (6) a default where nothing tells;
 (7) whether another measure, one seed fewer or the baseline's learning rate would choose otherwise.
@@ -9,19 +10,19 @@ broken by what was measured; (5) words for how sure it is; (6) a default where n
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from medseg.core.errors import OptionError, check_choice
-from medseg.core.paired import cases_needed
 from medseg.study.alternatives import Again, Alternative
 from medseg.study.choosing import Choice, choices_at, chosen
+from medseg.study.contrasts import Table
 from medseg.study.outcomes import Study
+from medseg.study.sample_size import Needed, needed, spread_of
 from medseg.study.score_tables import DICE, tables
 from medseg.study.standing import Standing, stand
 from medseg.study.tie_breaks import Pick, pick
-from medseg.study.verdict_words import sentence
+from medseg.study.verdict_words import nothing, sentence
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Recommendation:
         choices: The learning rate of each norm, and why some are left out.
         standing: Of the others, on the reporting cases.
         pick: The norm to take, and what decided.
-        needed: Cases that would show the difference worth seeing between the best and the next
-            with 80 % power; None if nothing can be compared.
+        needed: Cases and seeds that would show the difference worth seeing between the best and
+            the next with 80 % power; None if nothing can be compared, or one has a single seed.
         alternatives: Whether another measure would choose otherwise.
         difference: The mean difference of Dice worth seeing.
     """
@@ -45,7 +46,7 @@ class Recommendation:
     choices: Mapping[str, Choice]
     standing: Standing
     pick: Pick
-    needed: int | None
+    needed: Needed | None
     alternatives: tuple[Alternative, ...]
     difference: float
 
@@ -76,19 +77,18 @@ def recommend(
     runs = {n: chosen(study, choice) for n, choice in choices.items() if not choice.left_out}
     found = tables(study, runs, DICE) if runs else None
     if found is None:
-        told = "; ".join(f"{norm}: {choice.left_out}" for norm, choice in choices.items())
-        raise OptionError(f"no norm can be recommended at batch size {batch_size}: {told}.")
-    standing = stand(found, study.difference, seed)
+        raise OptionError(nothing(batch_size, choices))
+    standing = _capped(stand(found, study.difference, seed), choices)
     picked = pick(standing, study, runs, choices, current)
-    needed = _needed(standing, study.difference)
+    wanted = _needed(standing, found, study.difference)
     again = Again(study, choices, standing, picked, current, seed)
     return Recommendation(
         batch_size=batch_size,
-        verdict=sentence(batch_size, standing, picked, needed, study.difference),
+        verdict=sentence(choices, standing, picked, wanted, study.difference),
         choices=choices,
         standing=standing,
         pick=picked,
-        needed=needed,
+        needed=wanted,
         alternatives=again.alternatives(runs, found),
         difference=study.difference,
     )
@@ -103,7 +103,20 @@ def recommend_all(study: Study, current: str | None = None) -> dict[int, Recomme
     return {size: recommend(study, size, current) for size, is_able in able.items() if is_able}
 
 
-def _needed(standing: Standing, difference: float) -> int | None:
-    if not standing.contrasts or math.isnan(standing.contrasts[0].sd):
+def _capped(standing: Standing, choices: Mapping[str, Choice]) -> Standing:
+    """Return a standing that is not clear where a norm might have had a better learning rate."""
+    if standing.confidence == "clear" and any(c.incomplete for c in choices.values()):
+        return replace(standing, confidence="slight")
+    return standing
+
+
+def _needed(standing: Standing, found: Sequence[Table], difference: float) -> Needed | None:
+    if not standing.contrasts:
         return None
-    return cases_needed(difference, standing.contrasts[0].sd, len(standing.contrasts))
+    by_norm = {table.norm: table for table in found}
+    pair = by_norm[standing.best], by_norm[standing.contrasts[0].norm]
+    spread = spread_of(*pair)
+    if spread is None:
+        return None
+    seeds = [len(table.seeds) for table in pair]
+    return needed(spread, difference, seeds, len(standing.contrasts))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from medseg.report.files import read_curves, read_json
 from medseg.report.sources import Source, read_source
+from medseg.study.compared_at import compared_at
 from medseg.study.flags import SHORT_NAMES, setting
 from medseg.study.measurements import CaseScores, Costs, Curve, Probes
-from medseg.study.outcomes import Outcome, Status, Study
+from medseg.study.outcomes import BACKGROUND, KILLED, Outcome, Status, Study
 from medseg.study.planned import HALVED, LeftOut, Planned
+
+SIGKILL_STATUSES = (-9, 137)
+"""Exit statuses of a process that was killed, as Python and as a shell tell it."""
 
 RISEN_FOR = 3
 """Validations in a row with a loss above that of the first epoch: the training has diverged."""
@@ -46,20 +50,14 @@ def outcomes_of(planned: Sequence[Planned], left_out: Sequence[LeftOut] = ()) ->
         outcomes=(*found, *impossible),
         cases=tuple(cases),
         units=tuple(by_case.get(case, case) for case in cases) if by_case else (),
-        dropout=_usual((o.dropout for o in found), 0.0),
-        init_scale=_usual((o.init_scale for o in found), 1.0),
+        dropout=compared_at(planned, "dropout"),
+        init_scale=compared_at(planned, "init_scale"),
     )
 
 
 def _has_ended(entry: Planned) -> bool:
     """Return whether a training is a result, even if what follows it is not done or failed."""
     return entry.has_scores or entry.state in ("diverged", HALVED)
-
-
-def _usual(values: Iterable[float], default: float) -> float:
-    """Return the value of most trainings: norms are compared at that."""
-    counted = list(values)
-    return max(sorted(set(counted)), key=counted.count) if counted else default
 
 
 @dataclass(frozen=True)
@@ -101,12 +99,18 @@ class _Read:
             if entry.state == HALVED:
                 return HALVED, str(entry.record.get("reason", ""))
             if not _has_ended(entry):
-                said = str(entry.record.get("last_line", ""))
-                return ("out of memory" if "memory" in said else "failed"), said or entry.why_not
+                return _failure(entry)
         for entry in self.entries:
             if reason := entry.divergence or collapse(read_curves(entry.files.curves)):
                 return "diverged", reason
         return "finished", ""
+
+
+def _failure(entry: Planned) -> tuple[Status, str]:
+    said = str(entry.record.get("last_line", ""))
+    if entry.record.get("exit_code") in SIGKILL_STATUSES:
+        return "failed", KILLED
+    return ("out of memory" if "memory" in said else "failed"), said or entry.why_not
 
 
 def collapse(curve: Sequence[Mapping[str, float]]) -> str:
@@ -117,7 +121,7 @@ def collapse(curve: Sequence[Mapping[str, float]]) -> str:
     """
     rows = _validated(curve)
     if rows and rows[-1]["val/dice"] == 0:
-        return "every voxel of the validation cases was called background, or one class, at the end"
+        return BACKGROUND
     losses = [row["train/loss"] for row in curve if "train/loss" in row]
     risen = [loss > losses[0] for loss in losses[-RISEN_FOR:]]
     if len(losses) > RISEN_FOR and all(risen):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg.core.endpoints import Array, mean_known
+from medseg.core.metrics import METRICS
 from medseg.study.contrasts import Table
 from medseg.study.measurements import CaseScores
 from medseg.study.outcomes import Outcome, Study
@@ -24,15 +25,17 @@ class Measure:
         name: For people.
         read: Takes it from the scores, None where it was not measured.
         sign: 1 if higher is better, -1 if lower is.
+        limits: Between which values it lies.
     """
 
     name: str
     read: Callable[[CaseScores], Sequence[float] | None]
     sign: int = 1
+    limits: tuple[float, float] = METRICS["dice"].limits
 
 
 DICE = Measure("Dice", lambda scores: scores.dice)
-HD95 = Measure("HD95", lambda scores: scores.hd95_mm, sign=-1)
+HD95 = Measure("HD95", lambda scores: scores.hd95_mm, -1, METRICS["hd95_mm"].limits)
 NSD = Measure("NSD", lambda scores: scores.nsd)
 
 

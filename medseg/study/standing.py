@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from medseg.core.endpoints import DIFFERENCE, Array
+from medseg.core.endpoints import DIFFERENCE, PRIMARY_ENDPOINT, Array
 from medseg.core.paired import case_weights, resampled_means
 from medseg.core.statistics import RESAMPLES
 from medseg.study.contrasts import Contrast, Table, contrasts_of, without_seed
@@ -66,17 +66,23 @@ def simplicity(norm: str) -> tuple[int, str]:
     return (SIMPLER.index(norm) if norm in SIMPLER else len(SIMPLER), norm)
 
 
-def stand(tables: Sequence[Table], difference: float = DIFFERENCE, seed: int = 0) -> Standing:
+def stand(
+    tables: Sequence[Table],
+    difference: float = DIFFERENCE,
+    seed: int = 0,
+    largest: float = PRIMARY_ENDPOINT.difference_limits[1],
+) -> Standing:
     """Rank norms, and say which of them may be as good as the best.
 
     Args:
         tables: One for each norm, in any order.
         difference: The mean difference worth seeing.
         seed: Of the bootstrap; its draws are shared by everything that is resampled.
+        largest: Difference that there can be: of Dice, 1.
     """
     ordered = _by_mean(tables)
     replicates = _resample(ordered, np.random.default_rng(seed))
-    contrasts = contrasts_of(ordered, replicates, difference)
+    contrasts = contrasts_of(ordered, replicates, difference, largest)
     shares = _rank_shares(replicates)
     without = _best_without_seed(ordered)
     fewest = min(len(table.seeds) for table in ordered)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from medseg.core.paired import POWER
 from medseg.core.verdicts import MINUS
+from medseg.study.choosing import Choice
 from medseg.study.outcomes import NONE
+from medseg.study.sample_size import Needed
 from medseg.study.standing import Standing
 from medseg.study.tie_breaks import Pick
 
@@ -25,20 +27,26 @@ _BECAUSE = {
 
 
 def sentence(
-    batch_size: int, standing: Standing, picked: Pick, needed: int | None, difference: float
+    choices: Mapping[str, Choice],
+    standing: Standing,
+    picked: Pick,
+    needed: Needed | None,
+    difference: float,
 ) -> str:
-    """Say in one sentence what to take at a batch size, and how sure that is.
+    """Say in one sentence what to take at a batch size, how sure that is, and who is not in it.
 
     Args:
-        batch_size: The batch size.
+        choices: The learning rate of each norm at the batch size, and why some are left out.
         standing: How the norms stand.
         picked: The norm to take.
-        needed: Cases that would show `difference`, if known.
+        needed: Cases and seeds that would show `difference`, if known.
         difference: The mean difference of Dice worth seeing.
     """
-    at = f"At batch size {batch_size}"
+    batch_size = next(iter(choices.values())).batch_size
+    at, missing = f"At batch size {batch_size}", "".join(_missing(choices))
     if not standing.contrasts:
-        return f"{at} only {shown(standing.best)} can be compared: there is nothing to choose from."
+        only = f"only {shown(standing.best)} can be compared: there is nothing to choose from"
+        return f"{at} {only}{missing}."
     told = {
         "clear": _named(standing, "clearly has a higher Dice"),
         "slight": f"there is slight evidence that {_named(standing, 'has a higher Dice')}",
@@ -46,7 +54,31 @@ def sentence(
         "descriptive only": _descriptive(standing),
     }
     until = "until there are more, " if standing.confidence == "descriptive only" else ""
-    return f"{at} {told[standing.confidence]}; {until}{_advice(picked, batch_size)}."
+    advice = f"{until}{_advice(picked, batch_size)}"
+    return f"{at} {told[standing.confidence]}; {advice}{missing}."
+
+
+def nothing(batch_size: int, choices: Mapping[str, Choice]) -> str:
+    """Say why no norm can be recommended at a batch size."""
+    told = "; ".join(f"{norm}: {choice.left_out}" for norm, choice in choices.items())
+    why = told or "none was trained there as norms are compared"
+    return f"at batch size {batch_size} no norm can be recommended: {why}."
+
+
+def _missing(choices: Mapping[str, Choice]) -> Iterator[str]:
+    """Yield whose best learning rate may be another, and who was left out and why."""
+    for norm, choice in choices.items():
+        if choice.incomplete and not choice.left_out:
+            rate = f"the learning rate of {shown(norm)} is not settled ({choice.incomplete})"
+            yield f"; {rate}"
+    by_reason: dict[str, list[str]] = {}
+    for norm, choice in choices.items():
+        if choice.left_out:
+            why = choice.left_out.partition(": ")[0]  # what follows is for the table
+            by_reason.setdefault(why, []).append(shown(norm))
+    told = [f"{_listed(norms)} ({why})" for why, norms in by_reason.items()]
+    if told:
+        yield f"; left out: {', '.join(told)}"
 
 
 def shown(norm: str) -> str:
@@ -64,11 +96,8 @@ def _named(standing: Standing, words: str) -> str:
     )
 
 
-def _undecided(standing: Standing, needed: int | None, difference: float) -> str:
-    power = f"to see {difference:g} with {100 * POWER:.0f} % power"
-    cases = "" if needed is None else f", and {needed} cases would be needed {power}"
-    if needed is not None and needed <= standing.n:
-        cases = f", though {needed} cases are enough {power}"
+def _undecided(standing: Standing, needed: Needed | None, difference: float) -> str:
+    cases = "" if needed is None else _enough(needed, standing.n, difference)
     if len(standing.candidates) == 1:
         return (
             f"there is no evidence of a difference that would outlast other seeds: "
@@ -79,6 +108,20 @@ def _undecided(standing: Standing, needed: int | None, difference: float) -> str
         f"there is no evidence of a difference between {among}: "
         f"{shown(standing.best)} has the highest Dice ({_next(standing)}{cases})"
     )
+
+
+def _enough(needed: Needed, n: int, difference: float) -> str:
+    """Say what would show a difference; more cases alone may not."""
+    seen = f"{difference:g} with {100 * POWER:.0f} % power"
+    if needed.lacks_seeds:
+        return (
+            f"; no number of cases with {needed.seeds_at_hand} seeds would show {seen}, about "
+            f"{needed.seeds} seeds and {needed.cases} cases would"
+        )
+    cases = f"{needed.cases} cases with {needed.seeds} seeds"
+    if needed.cases <= n:
+        return f", though {cases} are enough to see {seen}"
+    return f", and {cases} would be needed to see {seen}"
 
 
 def _descriptive(standing: Standing) -> str:
@@ -118,4 +161,5 @@ def _signed(value: float) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    first = f"{', '.join(names[:-1])} and " if len(names) > 1 else ""
+    return f"{first}{names[-1]}"

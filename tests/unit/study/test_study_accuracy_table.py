@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from outcomes_builder import noisy, outcome, study
+from outcomes_builder import changed, noisy, outcome, study
 
 from medseg.core.paired import difference_interval
 from medseg.study.accuracy_table import accuracies, drop_in
@@ -84,9 +84,20 @@ def test_drop_in_takes_the_rate_of_the_baseline_for_all():
     assert group.difference == pytest.approx(-0.05)
 
 
-def test_without_the_baseline_there_is_no_table():
-    assert accuracies(noisy({"group": 0.0}), 2) == ()
+def test_without_the_baseline_norms_stand_by_themselves():
+    instance, layer = accuracies(noisy({"layer": 0.0, "instance": 0.02}), 2)
+    assert (instance.norm, layer.norm) == ("instance", "layer")
+    assert instance.ci_low < instance.dice < instance.ci_high
+    assert math.isnan(instance.difference)
+    assert math.isnan(layer.p_holm)
+    assert len(accuracies(noisy({"group": 0.0}), 2)) == 1
     assert drop_in(noisy({"group": 0.0}), 2) == ()
+
+
+def test_a_baseline_that_could_not_be_built_leaves_the_others_in_the_table():
+    table = changed(noisy({"batch": 0.0, "none": 0.0}), batch={"status": "impossible", "scores": None})  # fmt: skip
+    (none,) = accuracies(table, 2)
+    assert none.norm == "none"
 
 
 def test_costs_are_those_of_the_fastest_run_at_any_rate():

@@ -9,16 +9,25 @@ import pytest
 from outcomes_builder import changed, curve, noisy, outcome, probed, study
 
 from medseg.core.runs import strict_json
-from medseg.study.claim_intervals import bootstrap_ratio_row, difference_row, sd_ratio_row, sd_row
+from medseg.study.claim_intervals import (
+    SHARE,
+    bootstrap_ratio_row,
+    difference_row,
+    mean_row,
+    sd_ratio_row,
+    sd_row,
+)
 from medseg.study.claim_rows import Row, conclude, decide
 from medseg.study.claims import CLAIMS, judge_claims
+from medseg.study.claims_dropout import with_dropout
 from medseg.study.claims_network import batch_statistics, differs_from_peers, regularizes
-from medseg.study.claims_scores import more_accurate, with_dropout
+from medseg.study.claims_scores import more_accurate
 from medseg.study.claims_speed import faster
 from medseg.study.claims_stability import less_sensitive, stabler
 from medseg.study.claims_training import higher_rates, smoother
 from medseg.study.curve_reading import at_common_count, first_reached, mean_until
 from medseg.study.measurements import Curve, Probes
+from medseg.study.recommendation import recommend
 
 EMPTY = Row("quantity", "batch", 2, math.nan, against="none", primary=True)
 
@@ -135,6 +144,8 @@ def test_the_spread_over_seeds_has_its_interval():
     row = sd_row("SD", "batch", 2, [0.8, 0.81, 0.82])
     assert row.value == pytest.approx(0.01)
     assert (row.low, row.high) == pytest.approx((0.00521, 0.06285), abs=1e-4)  # chi-squared, 2 df
+    equal = [0.1 + 0.2, 0.3, 0.3]  # they differ by rounding only
+    assert math.isnan(sd_ratio_row(EMPTY, equal, [0.7, 0.8, 0.9], -1).value)
     ratio = sd_ratio_row(EMPTY, [0.8, 0.81, 0.82], [0.7, 0.8, 0.9], -1)
     assert ratio.value == pytest.approx(0.1)
     assert (ratio.low, ratio.high) == pytest.approx((0.1 / math.sqrt(39), 0.1 * math.sqrt(39)))
@@ -266,7 +277,7 @@ def scales(norm, finals):
 
 def test_sensitivity_to_the_start_is_a_spread_over_seeds_and_scales():
     claim = less_sensitive(study([*scales("batch", (0.80, 0.80, 0.80)), *scales("none", (0.2, 0.8, 0.5))]))  # fmt: skip
-    assert row_of(claim, "range of the final Dice over seeds and initial scales", "none").value == pytest.approx(0.602)  # fmt: skip
+    assert row_of(claim, "range of the final Dice over seeds and initial scales at a learning rate of 0.01", "none").value == pytest.approx(0.602)  # fmt: skip
     assert claim.verdict == "supported"
     assert "grid.init_scale" in less_sensitive(noisy({"batch": 0.0, "none": 0.0})).because
 
@@ -301,10 +312,10 @@ def two_by_two(costs, case_sd=0.002):
 
 def test_dropout_is_judged_by_its_interaction_with_the_norm():
     harmful = with_dropout(two_by_two({"batch": 0.05, "none": 0.0}))
-    row = row_of(harmful, "interaction with dropout 0.2", against="none")
+    row = row_of(harmful, "interaction with dropout 0.2 at a learning rate of 0.01", against="none")
     assert row.value == pytest.approx(-0.05, abs=0.003)
     assert harmful.verdict == "not supported"
-    assert row_of(harmful, "Dice with dropout 0.2 minus without").value == pytest.approx(-0.05, abs=0.003)  # fmt: skip
+    assert row_of(harmful, "Dice with dropout 0.2 minus without at a learning rate of 0.01").value == pytest.approx(-0.05, abs=0.003)  # fmt: skip
     # that it costs all norms the same does not speak against batch norm
     assert with_dropout(two_by_two({"batch": 0.05, "none": 0.05})).verdict == "supported"
     assert "grid.dropout" in with_dropout(noisy({"batch": 0.0, "none": 0.0})).because
@@ -402,3 +413,146 @@ def test_the_order_of_outcomes_changes_no_claim():
 def test_a_curve_is_read_in_each_of_its_units():
     read = Curve((10, 20), (5, 10), (3.0, 6.0), (0.0, 1.0))
     assert [first_reached(read, 0.5, view) for view in ("samples", "steps", "seconds")] == [15, 7.5, 4.5]  # fmt: skip
+
+
+def test_networks_that_all_diverged_do_not_lack_cases():
+    table = changed(noisy({"batch": 0.0, "none": 0.0}), batch={"status": "diverged", "scores": None})  # fmt: skip
+    claim = more_accurate(table)
+    assert claim.because == (
+        "The study did not measure it: scores of batch norm at batch size 2 (3 of 3 seeds diverged "
+        "at 0.01, its best learning rate)."
+    )
+    lonely = changed(table, batch={"status": "finished", "scores": table.outcomes[-1].scores}, none={"scores": None})  # fmt: skip
+    assert "scores of any other norm at batch size 2" in more_accurate(lonely).because
+
+
+def test_what_norms_do_at_their_own_rate_is_open_while_that_rate_may_be_another():
+    table = noisy({"batch": 0.03, "none": 0.0})
+    lost = replace(table.outcomes[-1], learning_rate=0.1, status="failed", scores=None)
+    assert more_accurate(table).verdict == "supported"
+    claim = more_accurate(replace(table, outcomes=(*table.outcomes, lost)))
+    row = row_of(claim, "difference in Dice", against="none")
+    assert row.method.endswith("; not all learning rates are known")
+    assert claim.verdict.startswith("not decidable")
+    assert "To decide it: the runs that failed or are missing, more reporting" in claim.because
+
+
+def test_a_run_that_diverged_keeps_its_dice_where_all_are_read_at_one_count():
+    """Left out, it would leave the mean to the seeds that survived."""
+    whole = trained("group", [curve((0.5, 0.8))] * 2)
+    for broken in (curve((0.4, 0.0)), curve((0.4, math.nan)), curve((0.4,)), None):
+        lost = outcome("group", seed=2, status="diverged", choosing=0.0, curve=broken)
+        (row,) = at_common_count(study([*whole, lost]), "samples")
+        assert row.value == pytest.approx(1.6 / 3)
+        assert (row.n, row.low, row.high) == (3, 0, 1)
+        assert row.method == "t; 1 diverged"
+
+
+def test_norms_of_which_a_finished_run_has_no_curve_are_read_at_no_count():
+    rows = [*trained("group", [curve((0.5, 0.8)), None]), *trained("batch", [curve((0.5, 0.8))])]
+    assert [row.norm for row in at_common_count(study(rows), "samples")] == ["batch"]
+
+
+def test_a_probe_of_a_run_that_diverged_counts_where_there_is_one():
+    rows = probed("batch", [1.0, 1.2, 9.0, math.nan], name="roughness")
+    rows[2], rows[3] = (replace(o, status="diverged") for o in rows[2:])
+    row = row_of(smoother(study(rows)), "roughness of the loss")
+    assert (row.value, row.n) == (pytest.approx(11.2 / 3), 3)
+    assert row.method == "t; 1 diverged"
+    unmeasured = replace(rows[0], probes=Probes())
+    assert smoother(study([unmeasured, *rows[1:]])).rows == ()
+
+
+def test_a_run_that_diverged_does_not_lower_the_training_dice_that_gaps_are_matched_at():
+    ours = [curve((0.5, 0.7), train=(0.6, 0.8))] * 3
+    theirs = trained("none", [curve((0.5, 0.6), train=(0.6, 0.8))] * 3)
+    theirs[2] = replace(theirs[2], status="diverged", curve=curve((0.0, 0.0), train=(0.1, 0.0)))
+    claim = regularizes(study([*trained("batch", ours), *theirs]))
+    row = row_of(claim, "gap of training to validation Dice at training Dice 0.8", against="none")
+    assert (row.value, row.n) == (pytest.approx(-0.1), 2)
+
+
+def test_no_interval_reaches_where_its_quantity_cannot_be():
+    share = mean_row("Dice", "batch", 2, [0.2, 0.85], SHARE)
+    assert (share.low, share.high) == (0, 1)
+    wide = trained("none", [curve(FAST), curve((0.1, 0.1, 0.1, 0.1))])
+    claim = faster(study([*trained("batch", jittered(FAST, 2)), *wide]))
+    times = row_of(claim, "samples to 90 % of the final Dice", "none")
+    assert (times.low, times.high) == (0, 40)
+    assert row_of(claim, "mean validation Dice over samples", "none").low == 0
+    gap = difference_row(EMPTY, [0.9, 0.0], [0.0, 0.3], 1, 0.0, SHARE)
+    assert (gap.low, gap.high) == (-1, 1)
+    sd = sd_row("SD", "batch", 2, [0.8, 0.6], SHARE)
+    assert sd.high == 0.5  # the widest scatter of shares: half of them 0, half 1
+
+
+def test_differences_in_dice_end_where_dice_does():
+    base = np.linspace(0.7, 0.9, 20)
+    rows = [
+        outcome(norm, base * worth, seed=s, dropout=dropout)
+        for norm, dropout, seeds in (
+            ("batch", 0.0, (1.0, 1.0)), ("none", 0.0, (1.0, 0.0)),
+            ("batch", 0.2, (1.0, 1.0)), ("none", 0.2, (0.0, 1.0)),
+        )
+        for s, worth in enumerate(seeds)
+    ]  # fmt: skip
+    plain = row_of(more_accurate(study(rows)), "difference in Dice", against="none")
+    assert (plain.low, plain.high) == (-1, 1)
+    claim = with_dropout(study(rows))
+    (effect,) = [row for row in claim.rows if row.norm == "none" and "minus" in row.quantity]
+    assert (effect.low, effect.high) == (-1, 1)
+    (both,) = [row for row in claim.rows if row.against]
+    assert (both.low, both.high) == (-2, 2)
+    contrast = recommend(study(rows), 2).standing.contrasts[0]
+    assert (contrast.ci_low, contrast.ci_high) == (-1, 1)
+
+
+def full_profile(best, cost=0.0):
+    """Return two norms at three rates, each 0.02 worse a step from its best; variants at 0.003."""
+    rates, base, rng = (0.001, 0.003, 0.01), np.linspace(0.7, 0.9, 20), np.random.default_rng(0)
+    rows = []
+    for norm, place in best.items():
+        for i, rate in enumerate(rates):
+            variants = ({}, {"dropout": 0.2}, {"init_scale": 0.25}, {"init_scale": 4.0})
+            for what in variants[: 4 if i == 1 else 1]:
+                lost = 0.02 * abs(i - place) + cost * (norm == "batch" and "dropout" in what)
+                rows += [
+                    outcome(norm, base - lost + rng.normal(0, 0.001, 20), rate=rate, seed=s, choosing=0.8 - lost, **what)
+                    for s in range(3)
+                ]  # fmt: skip
+    return study(rows)
+
+
+def test_dropout_is_not_charged_with_another_learning_rate():
+    for best in ({"batch": 2, "none": 0}, {"batch": 1, "none": 2}):
+        claim = with_dropout(full_profile(best))
+        for norm in best:
+            row = row_of(claim, "Dice with dropout 0.2 minus without at a learning rate of 0.003", norm)  # fmt: skip
+            assert row.value == pytest.approx(0, abs=0.002)
+        assert claim.verdict == "supported"
+    # none has its best rate elsewhere, and batch norm does lose Dice
+    assert with_dropout(full_profile({"batch": 1, "none": 2}, cost=0.01)).verdict == "not supported"
+
+
+def test_dropout_is_compared_at_the_best_of_the_rates_that_have_it_for_each_norm():
+    rows = [
+        outcome(norm, [0.8, 0.81], rate=rate, seed=s, dropout=d, choosing=0.8 if rate == best else 0.7)
+        for norm, best in (("batch", 0.1), ("none", 0.01)) for rate in (0.01, 0.1) for s in range(2) for d in (0.0, 0.2)
+    ]  # fmt: skip
+    claim = with_dropout(study(rows))
+    name = "interaction with dropout 0.2 at learning rates of 0.1 and 0.01"
+    assert row_of(claim, name, against="none").value == 0
+    fewer = [o for o in rows if (o.learning_rate, o.seed, o.dropout) != (0.1, 1, 0.2)]
+    assert "at a learning rate of 0.01" in with_dropout(study(fewer)).because
+
+
+def test_initial_scales_are_compared_at_a_rate_that_has_them_all():
+    claim = less_sensitive(full_profile({"batch": 2, "none": 0}))
+    name = "SD of the final Dice over seeds and initial scales at a learning rate of 0.003"
+    assert {row_of(claim, name, norm).n for norm in ("batch", "none")} == {9}
+    contrast = row_of(claim, f"ratio of {name}", against="none")
+    assert (contrast.n, contrast.of) == (9, "runs")
+    table = full_profile({"batch": 2, "none": 0})
+    lost = [replace(o, status="failed", scores=None) if (o.norm, o.init_scale) == ("none", 4.0) else o for o in table.outcomes]  # fmt: skip
+    rows = less_sensitive(replace(table, outcomes=tuple(lost))).rows
+    assert {row.norm for row in rows} == {"batch"}  # its three scales have nothing to stand against

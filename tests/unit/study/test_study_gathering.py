@@ -149,3 +149,44 @@ def test_the_summary_lists_the_score_for_choosing_and_the_scores_reported(manife
     assert row["reporting_fold"] == "1"
     assert float(row["reporting_dice"]) == pytest.approx(6 / 7)
     assert "Choosing and reporting" in (tmp_path / "out" / "report.html").read_text()
+
+
+def many(manifest, tmp_path, count, **cell):
+    """Return the plan of one norm, its runs scored on one fold."""
+    place = tmp_path / "out" / "runs"
+    runs = [Run({**cell, "seed_everything": seed}, ()) for seed in range(count)]
+    data = {"manifest": str(manifest.path), "root": None, "fold": 0, "train_folds": None,
+            "patch_size": [8, 8, 8], "batch_size": 2}  # fmt: skip
+    network = {"channels": [8], "dropout": 0.0, "init_scale": 1.0}
+    model = {"norm": "instance", "network": network, "optimization": {"learning_rate": 0.01}}
+    plan = [
+        Planned(run, RunFiles(place / run.name),
+                {"data": data, "model": model, "trainer": {}, "seed_everything": seed})
+        for seed, run in enumerate(runs)
+    ]  # fmt: skip
+    for entry in plan:
+        scored(manifest, entry, 3)
+        entry.files.curves.write_text("epoch,step,samples,seconds,val/dice\n0,1,2,3,0.5\n")
+        (entry.files.checkpoints).mkdir()
+        (entry.files.checkpoints / "last.ckpt").touch()
+    return Plan(plan, [])
+
+
+def test_a_grid_that_names_a_single_norm_has_its_page(manifest, tmp_path):
+    assert finish(many(manifest, tmp_path, 2, **{"model.norm": "instance"}), tmp_path / "out") == 0
+    page = (tmp_path / "out" / "study.html").read_text()
+    assert "only instance can be compared" in page
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_study_of_something_else_has_no_page_of_norms(manifest, tmp_path):
+    plan = many(manifest, tmp_path, 2, **{"model.norm": "instance", "model.ema_decay": 0.9})
+    finish(plan, tmp_path / "out")
+    assert not (tmp_path / "out" / "study.html").exists()
+
+
+def test_many_runs_of_one_norm_are_reported_as_far_as_a_page_goes(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr("medseg.study.gathering.MOST_REPORTED", 2)
+    finish(many(manifest, tmp_path, 3), tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "The first 2 of 3 runs are shown" in page

@@ -13,6 +13,7 @@ from medseg.core.runs import strict_json
 from medseg.study.choosing import choose
 from medseg.study.contrasts import Table
 from medseg.study.measurements import CaseScores, Costs, Probes
+from medseg.study.outcomes import BACKGROUND, KILLED
 from medseg.study.recommendation import recommend, recommend_all
 from medseg.study.standing import stand
 from medseg.study.tie_breaks import default_norm
@@ -133,13 +134,27 @@ def test_p_values_are_corrected_for_the_number_of_other_norms():
 
 
 def test_without_a_difference_the_sentence_says_so_and_how_many_cases_would_be_needed():
-    found = recommend(noisy(FIVE, case_sd=0.03), 2)
+    found = recommend(noisy(FIVE, case_sd=0.03, seed_sd=0.0, seed=2), 2)
     assert found.standing.confidence == "no evidence of a difference"
-    assert found.needed == cases_needed(0.005, found.standing.contrasts[0].sd, 4)
+    assert found.needed.seeds == found.needed.seeds_at_hand == 3
+    assert found.needed.cases >= cases_needed(0.005, found.standing.contrasts[0].sd, 4)
     assert "there is no evidence of a difference between" in found.verdict
-    assert f"{found.needed} cases would be needed to see 0.005 with 80 % power" in found.verdict
+    assert (
+        f"{found.needed.cases} cases with 3 seeds would be needed to see 0.005 with 80 % power"
+        in found.verdict
+    )
     assert (found.pick.norm, found.pick.by) == ("instance", "default")
     assert "the default at batch size 2, a convention after Wu & He (2018)" in found.verdict
+
+
+def test_where_seeds_scatter_no_number_of_cases_is_enough_and_that_is_said():
+    found = recommend(noisy({"batch": 0.0, "group": 0.0}, cases=50, seed_sd=0.009), 2)
+    assert found.needed.lacks_seeds
+    assert (
+        "no number of cases with 3 seeds would show 0.005 with 80 % power, about "
+        f"{found.needed.seeds} seeds and {found.needed.cases} cases would"
+    ) in found.verdict
+    assert recommend(noisy({"batch": 0.0, "group": 0.0}, seeds=1), 2).needed is None
 
 
 def test_what_is_in_use_stays_without_evidence_against_it():
@@ -417,3 +432,61 @@ def test_nothing_is_clear_whose_interval_holds_zero():
     assert set(standing.best_without_seed.values()) == {"instance"}
     assert contrast.ci_low <= 0 < contrast.ci_high
     assert standing.confidence == "slight"
+
+
+def failing(table, norm, count, **what):
+    """Return a study with a second, higher learning rate, at which some seeds of a norm failed."""
+    better = [replace(o, learning_rate=0.1, choosing=0.9) for o in table.outcomes]
+    lost = {"status": "failed", "reason": "no disk", "scores": None, "choosing": None, **what}
+    rows = [replace(o, **lost) if o.norm == norm and o.seed < count else o for o in better]
+    return replace(table, outcomes=(*table.outcomes, *rows))
+
+
+def test_a_rate_that_is_lost_to_a_failed_run_leaves_nothing_clear_and_is_named():
+    table = noisy({**FIVE, "group": 0.03})
+    whole = recommend(failing(table, "layer", 0), 2)
+    assert whole.standing.confidence == "clear"
+    assert not any(choice.incomplete for choice in whole.choices.values())
+    found = recommend(failing(table, "layer", 1), 2)
+    assert found.choices["layer"].learning_rate == 0.01
+    assert found.choices["layer"].incomplete == "1 of 3 seeds at 0.1 failed"
+    assert found.standing.confidence == "slight"
+    assert "slight evidence that group" in found.verdict
+    assert found.verdict.endswith("; take group; the learning rate of layer is not settled (1 of 3 seeds at 0.1 failed).")  # fmt: skip
+
+
+def test_how_a_rate_was_lost_is_told():
+    def told(**what):
+        return choose([o for o in failing(noisy(FIVE), "layer", 2, **what).outcomes if o.norm == "layer"]).incomplete  # fmt: skip
+
+    assert told(status="out of memory") == "2 of 3 seeds at 0.1 out of memory"
+    assert told(reason=KILLED) == "2 of 3 seeds at 0.1 killed (out of memory?)"
+    assert told(status="halved") == ""  # stopped on purpose
+    rows = rates((0.01, "finished", 0.7, 0.7), (0.1, "finished", 0.9))
+    assert choose(rows).incomplete == "1 of 2 seeds at 0.1 not run"
+
+
+def test_a_norm_of_which_no_run_fits_is_known_and_one_whose_runs_all_failed_is_not():
+    table = noisy({**FIVE, "group": 0.03})
+    lost = {"reason": "9 GiB", "scores": None, "choosing": None}
+    large = recommend(changed(table, layer={**lost, "status": "out of memory"}), 2)
+    assert large.standing.confidence == "clear"
+    assert large.verdict.endswith("; left out: layer (it does not fit in memory).")
+    broken = recommend(changed(table, layer={**lost, "status": "failed"}), 2)
+    assert broken.standing.confidence == "slight"
+    assert broken.verdict.endswith("; left out: layer (no learning rate has a finished run of every seed).")  # fmt: skip
+
+
+def test_norms_that_are_left_out_are_named_in_the_sentence_with_the_reason():
+    bad = {"status": "diverged", "reason": BACKGROUND, "choosing": 0.0}
+    rows = [
+        replace(o, **bad) if o.norm in ("group", "layer") and o.seed == 0 else o
+        for o in noisy(FIVE).outcomes
+    ]
+    told = recommend(study(rows), 2).verdict
+    assert told.endswith("; left out: group and layer (1 of 3 seeds called everything background at 0.01, its best learning rate).")  # fmt: skip
+    alone = recommend(changed(noisy({"batch": 0.0, "none": 0.0}), none={"status": "diverged"}), 2)
+    assert alone.verdict == (
+        "At batch size 2 only batch can be compared: there is nothing to choose from; left out: "
+        "none (no normalization layer) (3 of 3 seeds diverged at 0.01, its best learning rate)."
+    )

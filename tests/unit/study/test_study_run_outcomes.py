@@ -5,6 +5,8 @@ import csv
 import pytest
 
 from medseg.core.runs import RunFiles, Score, write_json, write_scores
+from medseg.study.compared_at import compared_at
+from medseg.study.flags import SHORT_NAMES
 from medseg.study.grid import Run
 from medseg.study.planned import LeftOut, Planned
 from medseg.study.run_outcomes import collapse, outcomes_of
@@ -12,13 +14,13 @@ from medseg.study.run_outcomes import collapse, outcomes_of
 CASES = ("a", "b", "c")
 
 
-def settings(norm="batch", batch_size=2, rate=1e-3, seed=0, fold=1):
+def settings(norm="batch", batch_size=2, rate=1e-3, seed=0, fold=1, dropout=0.0, init_scale=1.0):
     return {
         "seed_everything": seed,
         "model": {
             "norm": norm,
             "optimization": {"learning_rate": rate},
-            "network": {"dropout": 0.0, "init_scale": 1.0},
+            "network": {"dropout": dropout, "init_scale": init_scale},
         },
         "data": {"batch_size": batch_size, "fold": fold},
     }
@@ -138,23 +140,25 @@ def test_a_scored_run_counts_though_it_could_not_be_measured_afterwards(tmp_path
 
 
 def test_how_runs_end(tmp_path):
-    entries = [planned(tmp_path, seed=seed) for seed in range(5)]
+    entries = [planned(tmp_path, seed=seed) for seed in range(6)]
     trained(entries[0], dice=(0.5, 0.0))  # all background at the end
     write_curve(entries[1], rows([0.1]))
     write_json(entries[1].files.fit, {"interrupted": True, "diverged": "the loss of step 3"})
     entries[2].note(status="failed", command="fit", exit_code=1, last_line="out of memory")
     entries[3].note(status="failed", command="fit", exit_code=1, last_line="no such file")
     trained(entries[4])
+    entries[5].note(status="failed", command="fit", exit_code=-9, last_line="Epoch 3")
     left = LeftOut("norm=group", settings(norm="group"), "3 groups do not divide 8 channels")
     found = outcomes_of(entries, [left]).outcomes
     assert [o.status for o in found] == [
-        "diverged", "diverged", "out of memory", "failed", "finished", "impossible",
+        "diverged", "diverged", "out of memory", "failed", "finished", "failed", "impossible",
     ]  # fmt: skip
     assert "background" in found[0].reason
     assert found[0].scores is not None  # a result like any other
     assert found[1].reason == "the loss of step 3"
     assert found[1].scores is None
-    assert (found[5].norm, found[5].reason) == ("group", left.reason)
+    assert found[5].reason == "killed (out of memory?)"
+    assert (found[6].norm, found[6].reason) == ("group", left.reason)
 
 
 @pytest.mark.parametrize(
@@ -167,3 +171,44 @@ def test_how_runs_end(tmp_path):
 )
 def test_a_loss_that_stays_above_its_first_has_diverged(losses, bad):
     assert bool(collapse(rows([0.5] * len(losses), losses))) == bad
+
+
+def varied(folder, name, values, **others):
+    """Return a run of each value; None: the cell does not name the flag."""
+    return [
+        Planned(
+            Run({} if value is None else {SHORT_NAMES[name]: value}, ()),
+            RunFiles(folder / str(place)),
+            settings(**others | ({} if value is None else {name: value})),
+        )
+        for place, value in enumerate(values)
+    ]
+
+
+def test_norms_are_compared_at_the_configurations_own_value_however_rare(tmp_path):
+    for entries in (
+        varied(tmp_path, "init_scale", [0.25, 0.25, 4.0, 4.0, 1.0]),
+        varied(tmp_path, "init_scale", [0.25, 0.25, 4.0, 4.0, None]),
+    ):
+        for entry in entries[:-1]:
+            trained(entry)
+        assert outcomes_of(entries).init_scale == 1.0  # though its only run has not begun
+    own = varied(tmp_path, "dropout", [0.0, 0.0, 0.3, None], dropout=0.1)
+    assert compared_at(own, "dropout") == 0.1
+
+
+def test_a_grid_without_the_configurations_value_is_compared_at_the_neutral_or_nearest(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "medseg.study.compared_at.resolved", lambda run: settings(dropout=0.2, init_scale=2.0)
+    )
+    for name, values, expected in (
+        ("dropout", [0.3, 0.2, 0.0, 0.3], 0.2),
+        ("dropout", [0.3, 0.0], 0.0),
+        ("dropout", [0.5, 0.3, 0.5], 0.3),
+        ("init_scale", [0.25, 0.25, 3.0], 3.0),
+        ("init_scale", [4.0, 4.0], 4.0),
+    ):
+        assert compared_at(varied(tmp_path, name, values), name) == expected
+    assert compared_at([], "init_scale") == 1.0
