@@ -223,7 +223,9 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
 
 def _tell_impossible(plan: Plan, skip: bool) -> None:
     found = [f"{cell.name}: {cell.reason}" for cell in plan.left_out]
-    if found and not (skip and plan.runs):
+    if found and not plan.runs:
+        raise OptionError(f"{problems('the study', found)}\nNo run is left: change its settings.")
+    if found and not skip:
         raise OptionError(
             f"{problems('the study', found)}\nName such runs under `exclude`, or leave them out "
             "with --skip_impossible."
