@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from medseg.study.planned import Planned
+from medseg.study.planned import HALVED, Planned
 
 CHAIN = (sys.executable, "-m", "medseg.chain")
 LAST_BYTES = 4096
@@ -60,10 +60,10 @@ class Doer:
             return End()
         entry.files.run_dir.mkdir(parents=True, exist_ok=True)
         with alone(entry.files.run_dir, self.stopped) as handle:
-            # Meanwhile, another process may have scored it.
-            if handle is None or entry.is_done:
+            if handle is None:
                 return End()
-            return self._do(entry, handle, pause_after)
+            # Meanwhile, another process may have scored it.
+            return note_end(entry) if entry.is_done else self._do(entry, handle, pause_after)
 
     def stop(self, interrupt: bool) -> None:
         """Begin no further run; with `interrupt` also end what runs, `last` being kept."""
@@ -86,12 +86,10 @@ class Doer:
             said = last_line(entry.files.run_dir / f"{begun}.log")
             entry.note(status="failed", command=begun, exit_code=code, last_line=said)
             return End("failed", f"{begun} ended with status {code}; see {begun}.log: {said}")
-        if reason := entry.divergence:
-            entry.note(status="diverged", reason=reason)
-            return End("diverged", reason)
-        status = "paused" if entry.state == "interrupted" else "scored"
-        entry.note(status=status)
-        return End(status)
+        if entry.state == "interrupted" and not entry.divergence:
+            entry.note(status="paused")
+            return End("paused")
+        return note_end(entry)
 
     def _call(
         self, commands: Sequence[Sequence[str]], run_dir: Path, handle: int
@@ -115,6 +113,19 @@ class Doer:
             self._running.discard(process)
         begun = told.decode().split() or [commands[0][0]]
         return process.returncode, begun[-1]
+
+
+def note_end(entry: Planned) -> End:
+    """Note how a run without anything left to do came out; nothing where that is noted.
+
+    A study that was killed notes nothing of the run that its processes then came to an end with.
+    """
+    reason = entry.divergence
+    end = End("diverged", reason) if reason else End("scored")
+    if entry.state == HALVED or entry.record.get("status") == end.status:
+        return End()
+    entry.note(status=end.status, **({"reason": reason} if reason else {}))
+    return end
 
 
 @contextlib.contextmanager

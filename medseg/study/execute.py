@@ -15,7 +15,7 @@ from medseg.core.errors import OptionError
 from medseg.core.manifest import load_manifest
 from medseg.engine.shards import parse_shard
 from medseg.study.crew import Crew
-from medseg.study.doing import alone
+from medseg.study.doing import alone, note_end
 from medseg.study.folds import cross_validation
 from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
@@ -52,6 +52,9 @@ def study(options: StudyOptions) -> int:
     if options.dry_run:
         _predict(planned, mine, options.workers)
         return 0
+    for entry in mine:
+        if entry.is_done and entry.record and (end := note_end(entry)).status:
+            log.info("%-11s %s", "done" if end.status == "scored" else end.status, entry.run.name)
     crew = Crew(options)
     _work(crew, mine)
     failed = crew.failures

@@ -2,13 +2,14 @@
 
 import fcntl
 import json
+import logging
 import sys
 import threading
 import time
 
 import pytest
 
-from medseg.core.runs import RunFiles
+from medseg.core.runs import RunFiles, write_json
 from medseg.study import doing
 from medseg.study.crew import Crew
 from medseg.study.doing import alone
@@ -75,6 +76,21 @@ def test_a_failure_is_noted_with_its_command_its_status_and_its_last_words(entri
     assert (noted["status"], noted["command"], noted["exit_code"]) == ("failed", "fit", 5)
     assert noted["last_line"] == "loss is no number"
     assert [entry.record["status"] for entry in entries] == ["scored", "failed", "scored"]
+
+
+def test_what_an_orphan_has_finished_is_noted_and_told(entries, tmp_path, caplog):
+    done, diverged, _ = entries
+    for entry in entries:
+        entry.note(status="running")  # the study was killed, what it had started went on
+    write_json(done.files.fit, {"interrupted": False})
+    done.files.scores.touch()
+    write_json(diverged.files.fit, {"interrupted": True, "diverged": "the loss is not finite"})
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        Crew(options(tmp_path)).work([done, diverged])
+    assert done.record["status"] == "scored"
+    assert (diverged.record["status"], diverged.record["reason"]) == (
+        "diverged", "the loss is not finite")  # fmt: skip
+    assert caplog.messages == ["done        seed=0", "diverged    seed=1"]
 
 
 def test_no_run_begins_after_a_failure_where_fail_fast_is_asked(entries, tmp_path):

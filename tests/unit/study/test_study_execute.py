@@ -66,3 +66,18 @@ def test_fail_fast_names_the_first_failure_and_what_was_not_done(study, caplog):
         assert run([1, 0], fail_fast=True) == 3
     assert caplog.messages[-1] == "--fail_fast: seed=1 failed; not done: seed=2"
     assert gathered == []
+
+
+def test_a_run_that_ended_after_its_study_was_killed_is_told_as_done(study, caplog):
+    run, entries, _ = study
+    for entry in entries:
+        score(entry)
+    entries[1].note(status="running")
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        assert run([]) == 0
+    assert entries[1].record["status"] == "scored"
+    assert "done        seed=1" in caplog.messages
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        assert run([]) == 0
+    assert not any(line.startswith("done") for line in caplog.messages)
