@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import signal
@@ -55,8 +56,8 @@ def study(options: StudyOptions) -> int:
     for entry in mine:
         if entry.is_done and entry.record and (end := note_end(entry)).status:
             log.info("%-11s %s", "done" if end.status == "scored" else end.status, entry.run.name)
-    crew = Crew(options)
-    _work(crew, mine)
+    with contextlib.closing(Crew(options)) as crew:
+        _work(crew, mine)
     failed = crew.failures
     if crew.signalled:
         log.info("interrupted; the same command goes on")

@@ -110,13 +110,17 @@ class Planned:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What study.json says of its last attempt: status, command, exit code, last line."""
+        """What study.json says: status, command, exit code and last line of its last attempt.
+
+        And the `seconds` of all its attempts, from start to end; null where nobody saw one end.
+        """
         return read_record(self.files.run_dir / ASKED)
 
     def note(self, **outcome: Any) -> None:
-        """Write what is asked of it and how far it came."""
+        """Write what is asked of it and how far it came; the seconds spent stay noted."""
         asked = {"digest": self.run.digest, "cell": dict(self.run.cell)}
-        write_json(self.files.run_dir / ASKED, {**asked, **outcome})
+        spent = {"seconds": self.record.get("seconds")}
+        write_json(self.files.run_dir / ASKED, {**asked, **spent, **outcome})
 
     @property
     def data(self) -> list[str]:

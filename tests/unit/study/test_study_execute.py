@@ -20,6 +20,9 @@ class Crew:
     def __init__(self, _options):
         pass
 
+    def close(self):
+        pass
+
     def work(self, _planned):
         self.failures = {f"seed={seed}": "fit ended with status 2" for seed in self.seeds}
 
