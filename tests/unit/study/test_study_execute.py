@@ -32,15 +32,19 @@ def study(tmp_path, monkeypatch):
     """Return a function that runs a study of three runs, and the list of what was gathered."""
     runs = [Run({"seed_everything": seed}, ()) for seed in range(3)]
     entries = [Planned(run, RunFiles(tmp_path / "runs" / run.name), {}) for run in runs]
-    gathered = []
+    gathered, told = [], []
     monkeypatch.setattr(execute, "_runs", lambda _: runs)
     monkeypatch.setattr(execute, "plan_runs", lambda *_: Plan(entries, []))
     monkeypatch.setattr(execute, "require_files", lambda _: None)
+    monkeypatch.setattr(execute, "_predict", lambda *_: told.append("hours"))
     monkeypatch.setattr(execute, "finish", lambda plan, _: gathered.append(plan.runs) or 0)
 
     def run(failures, **more):
         monkeypatch.setattr(execute, "Crew", type("Failing", (Crew,), {"seeds": failures}))
-        return execute.study(StudyOptions(config=(), output=tmp_path, **more))
+        told.clear()
+        status = execute.study(StudyOptions(config=(), output=tmp_path, **more))
+        assert told == ["hours"]  # on every start, not on a dry run alone
+        return status
 
     return run, entries, gathered
 
