@@ -11,6 +11,7 @@ import torch
 
 from medseg.core.errors import OptionError
 from medseg.core.manifest import Manifest
+from medseg.engine.outcome import WorkerDiedError
 from medseg.io.memory import size, total_bytes
 from medseg.networks.unet import Architecture
 from medseg.training.measure import StepJob, measure_within, reckon
@@ -102,8 +103,10 @@ def seconds_of_steps(jobs: Mapping[str, StepJob], threads: int) -> dict[str, flo
         Seconds by the run's name; empty if nothing could be measured.
     """
     distinct = {_key(job): job for job in sorted(jobs.values(), key=lambda job: job.batch_size)}
-    measured = measure_within([*distinct.values()], MEASURING_SECONDS, threads)
-    known = [(job, seconds) for job, seconds in measured]
+    try:
+        known = [*measure_within([*distinct.values()], MEASURING_SECONDS, threads)]
+    except WorkerDiedError:  # no study is to fail by what it cannot foresee
+        known = []
     return {name: _likest(job, known) for name, job in jobs.items()} if known else {}
 
 

@@ -159,11 +159,14 @@ def measure_within(
         threads: CPU threads of that process.
     """
     ends = time.monotonic() + seconds
+    done: list[StepJob] = []
     outcomes = supervise(
-        _start, jobs, workers=1, attempts=1, may_go_on=lambda: time.monotonic() < ends,
+        _start, jobs, workers=1, attempts=1,
+        may_go_on=lambda: not done or time.monotonic() < ends,
         environment={"OMP_NUM_THREADS": str(threads)},
     )  # fmt: skip
     for outcome in outcomes:
+        done.append(outcome.job)
         if outcome.result and outcome.result.seconds is not None:
             yield outcome.job, outcome.result.seconds
 

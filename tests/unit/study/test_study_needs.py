@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from medseg.core.errors import OptionError
+from medseg.engine.outcome import WorkerDiedError
 from medseg.networks.unet import Architecture
 from medseg.study import needs
 from medseg.study.needs import Memory, seconds_of_steps
@@ -62,3 +63,11 @@ def test_what_a_minute_is_too_short_for_takes_the_time_of_the_likest(monkeypatch
     assert found == pytest.approx({"small": 0.1, "slow": 0.3, "more": 1.2, "other": 0.2})
     monkeypatch.setattr(needs, "measure_within", lambda *_: [])
     assert seconds_of_steps(jobs, 1) == {}
+
+
+def test_a_study_does_not_fail_by_what_it_cannot_foresee(monkeypatch):
+    def died(*_):
+        raise WorkerDiedError("was killed by signal 9")
+
+    monkeypatch.setattr(needs, "measure_within", died)
+    assert seconds_of_steps({"small": SMALL}, 1) == {}
