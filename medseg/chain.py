@@ -1,8 +1,14 @@
-"""The commands of one run, one after the other in one process: PyTorch is imported once."""
+"""The commands of one run, one after the other in one process: PyTorch is imported once.
+
+`python -m medseg.chain RUN_DIR COMMANDS` does them; `python -m medseg.chain --serve DESCRIPTOR` is
+a server that forks such processes, so that a study imports PyTorch once for all of its runs.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import json
 import os
 import sys
@@ -12,8 +18,15 @@ from pathlib import Path
 from medseg.cli import main
 from medseg.core.errors import MedsegError
 from medseg.core.runs import RunFiles
+from medseg.engine.forking import serve
 from medseg.study.after import measure_after
 from medseg.study.planned import AFTER, read_record
+
+SERVE = "--serve"
+
+PRELOADED = ("medseg.training.cli", "medseg.inference.folder", "medseg.evaluation.evaluate")
+"""What the verbs of a run import besides this module; none of it asks for a GPU or begins threads
+of PyTorch, neither of which would survive a fork."""
 
 
 def do_commands(
@@ -69,5 +82,16 @@ def _run() -> int:
     return do_commands(Path(sys.argv[1]), commands, begun)
 
 
-if __name__ == "__main__":
+def _serve() -> bool:
+    """Fork processes for others; return whether this is one of them, with its own arguments."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    gc.freeze()  # or the first collection in each process would write to all shared pages
+    arguments = serve(int(sys.argv[2]))
+    # As if started so: Lightning starts it again by these words on each further device.
+    sys.argv[1:] = arguments or []
+    return arguments is not None
+
+
+if __name__ == "__main__" and (sys.argv[1] != SERVE or _serve()):
     sys.exit(_run())

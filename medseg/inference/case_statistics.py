@@ -9,7 +9,7 @@ from torch import Tensor
 from medseg.core.errors import OptionError
 from medseg.inference.settings import Settings
 from medseg.networks.checkpoint import Trained
-from medseg.networks.norms import NORMS
+from medseg.networks.norms import NORMS, no_statistics
 from medseg.networks.population import own_statistics, use_statistics
 from medseg.networks.unet import UNet
 from medseg.networks.window import SlidingWindow
@@ -27,11 +27,8 @@ def check_case_statistics(members: Sequence[Trained], settings: Settings) -> Non
         return
     found = [member.description for member in members]
     if not any(NORMS[description.norm].eval_differs for description in found):
-        norms = ", ".join(sorted({repr(description.norm) for description in found}))
-        raise OptionError(
-            f"--norm_statistics own: norm {norms} keeps no running statistics to be replaced. "
-            "Drop the flag."
-        )
+        why = "; ".join(sorted({no_statistics(description.norm) for description in found}))
+        raise OptionError(f"--norm_statistics own: {why}. Drop the flag.")
     if settings.backend != "torch" or settings.compile:
         raise OptionError(
             "--norm_statistics own changes the network with each case, and needs --backend torch "

@@ -24,6 +24,8 @@ __all__ = [
     "check_norm",
     "get_norm",
     "interchangeable",
+    "is_frozen",
+    "no_statistics",
     "register_in_monai",
     "uses_groups",
 ]
@@ -69,6 +71,18 @@ def interchangeable(one: str, other: str) -> bool:
     return one == other or (
         NORMS[one].family != "" and other in NORMS and NORMS[one].family == NORMS[other].family
     )
+
+
+def is_frozen(name: str) -> bool:
+    """Return whether a norm has running statistics that never move."""
+    return NORMS[name].family == NORMS["batch"].family and not NORMS[name].eval_differs
+
+
+def no_statistics(name: str) -> str:
+    """Say why a norm has no running statistics that others may take the place of."""
+    if is_frozen(name):
+        return f"norm {name!r} was trained with running statistics that never move; no others fit"
+    return f"norm {name!r} keeps no running statistics to be replaced"
 
 
 def check_norm(

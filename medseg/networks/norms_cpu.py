@@ -25,9 +25,10 @@ class InstanceNorm(nn.InstanceNorm3d):
         """Normalize, shape (B, C, I, J, K)."""
         if not _runs_on_cpu(image):
             return super().forward(image)
+        # Of an empty batch an empty one, as of batch norm; PyTorch's own raises there.
         samples = [
             F.batch_norm(sample, None, None, self.weight, self.bias, training=True, eps=self.eps)
-            for sample in image.chunk(len(image))
+            for sample in image.chunk(max(len(image), 1))
         ]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
 
@@ -41,7 +42,8 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalize, shape (B, C, I, J, K)."""
-        if self.num_groups > 1 and torch.is_grad_enabled() and _runs_on_cpu(image):
+        slow = self.num_groups > 1 and torch.is_grad_enabled() and len(image) > 0
+        if slow and _runs_on_cpu(image):
             out: Tensor = _GroupNorm.apply(image, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-untyped-call]
             return out
         return super().forward(image)

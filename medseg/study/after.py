@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.core.errors import GeometryError
 from medseg.core.runs import RunFiles, write_json
 from medseg.study.after_costs import costs
 from medseg.study.after_layers import parameter_spread, variance_shift
@@ -17,7 +16,7 @@ from medseg.study.doctor_modes import case_dice, mean
 from medseg.study.doctor_options import DoctorOptions
 from medseg.study.doctor_patient import Examined, Patient, admit
 from medseg.study.doctor_probes import mate_noise, window_changes
-from medseg.study.doctor_statistics import Compared, check_statistics, compare_statistics
+from medseg.study.doctor_statistics import Compared, compare_statistics
 
 CASES = 8
 """Cases of the choosing fold, and as many of the training, that networks are measured on."""
@@ -74,21 +73,18 @@ def _dice(patient: Patient, case: Examined) -> float:
 
 
 def _modes(patient: Patient, cases: Sequence[Examined], usual: Sequence[float]) -> dict[str, Any]:
-    """Return Dice under the three modes; they are one where a norm keeps no statistics."""
-    try:
-        check_statistics(patient)
-        seen = compare_statistics(patient, cases, usual)
-    except GeometryError:  # one voxel at the coarsest level: no statistics of a case
-        unknown = {"dice_precise": None, "dice_own": None, "statistics_distance": None}
-        return {"dice_running": mean(usual), **unknown}
+    """Return Dice under the three modes; they are one where a norm keeps no statistics.
+
+    What needs a case's own statistics is None where one window leaves too few values for them.
+    """
+    seen = compare_statistics(patient, cases, usual)
     dice = {mode: _mode(seen, mode, usual) for mode in ("running", "precise", "own")}
-    return {
-        **{f"dice_{mode}": value for mode, value in dice.items()},
-        "statistics_distance": mean([layer.running_own for layer in seen.layers])
-        if seen.layers
-        else None,
-    }
+    compared = seen.layers and not seen.without_own
+    distance = mean([layer.running_own for layer in seen.layers]) if compared else None
+    return {**{f"dice_{mode}": dice[mode] for mode in dice}, "statistics_distance": distance}
 
 
-def _mode(seen: Compared, mode: str, usual: Sequence[float]) -> float:
-    return mean(usual) if seen.modes is None else seen.modes.mean(mode)
+def _mode(seen: Compared, mode: str, usual: Sequence[float]) -> float | None:
+    if seen.modes is None:
+        return mean(usual)
+    return seen.modes.mean(mode) if mode in seen.modes.dice else None

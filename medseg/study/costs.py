@@ -14,7 +14,6 @@ import torch
 from medseg.core.environment import versions
 from medseg.core.errors import OptionError
 from medseg.core.runs import atomic_text, write_json
-from medseg.networks.norms import DEFAULT_GROUPS
 from medseg.networks.unet import Architecture
 from medseg.study.costs_page import render
 from medseg.study.costs_timing import Contender, Cost, against, impossible, in_turns, peak_mib
@@ -31,8 +30,8 @@ def benchmark_costs(options: BenchmarkOptions) -> list[Cost]:
     """Measure training step, memory and inference of each norm; log a table.
 
     Args:
-        options: Its norms, channels, patch_size, batch_size, steps, precisions, formats, widths and
-            output; a page is written beside the latter.
+        options: Its norms, channels, patch_size, batch_size, steps, precisions, formats, widths,
+            norm_groups and output; a page is written beside the latter.
 
     Raises:
         OptionError: If a width is not possible, or the output would be the page itself.
@@ -71,7 +70,7 @@ def _measure_group(
     i, j, k = options.patch_size
     architecture = Architecture(channels=list(channels), channels_last=order == "channels_last")
     jobs = {
-        norm: StepJob(architecture, norm, DEFAULT_GROUPS, 1, CLASSES, (i, j, k),
+        norm: StepJob(architecture, norm, options.norm_groups, 1, CLASSES, (i, j, k),
                       options.batch_size, device, precision)
         for norm in options.norms
     }  # fmt: skip

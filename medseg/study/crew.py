@@ -39,10 +39,12 @@ class Crew:
         self.signalled = 0
         self.failures: dict[str, str] = {}
         self._workers = max(options.workers, 1)
-        # Of a cluster this machine's cores tell nothing.
-        share = 1 if options.engine == "ray" else default_workers() // self._workers
-        self._threads = options.threads or max(1, share)
+        self._threads = threads_of(options)
         self._doer = Doer(self._threads)
+
+    def close(self) -> None:
+        """Give back what was kept from one run to the next."""
+        self._doer.close()
 
     def work(self, planned: Sequence[Planned], pause_after: int | None = None) -> None:
         """Do what is left of runs, or only their trainings up to a pause."""
@@ -102,6 +104,13 @@ class Crew:
         self._doer.stop(interrupt=True)
 
 
+def threads_of(options: StudyOptions) -> int:
+    """Return the CPU threads of each run."""
+    # Of a cluster this machine's cores tell nothing.
+    share = 1 if options.engine == "ray" else default_workers() // max(options.workers, 1)
+    return options.threads or max(1, share)
+
+
 class _Signalled(Exception):  # noqa: N818 - no error
     """Ends the work on Ray at once."""
 
@@ -109,7 +118,8 @@ class _Signalled(Exception):  # noqa: N818 - no error
 def _start(threads: int, folder: Path) -> Handler[Job, End]:
     """Return what does runs in an actor, where relative paths mean what they mean here."""
     os.chdir(folder)
-    doer = Doer(threads)
+    # Ray ends the children of an actor with it, but not the children of those.
+    doer = Doer(threads, preloads=False)
 
     def handle(jobs: Iterator[tuple[int, Job]]) -> Iterator[tuple[int, End]]:
         for key, job in jobs:

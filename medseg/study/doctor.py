@@ -19,7 +19,7 @@ from medseg.study.doctor_page import render
 from medseg.study.doctor_patient import Patient, admit
 from medseg.study.doctor_probes import mate_noise, window_changes
 from medseg.study.doctor_recalibrate import check_recalibration, write_recalibrated
-from medseg.study.doctor_statistics import check_statistics, compare_statistics
+from medseg.study.doctor_statistics import compare_statistics
 
 log = logging.getLogger("medseg")
 
@@ -29,7 +29,6 @@ def doctor(options: DoctorOptions) -> int:
 
     Raises:
         OptionError: If this is no run, its data are not there, or it has nothing to recalibrate.
-        GeometryError: If a case cannot have statistics of its own.
         CheckpointError: If the checkpoint cannot be read, or the copy cannot be written.
     """
     patient = admit(options)
@@ -58,19 +57,19 @@ def examine(options: DoctorOptions, patient: Patient) -> tuple[Findings, Mapping
 
     Raises:
         OptionError: If there is no case to examine with.
-        GeometryError: If a case cannot have statistics of its own.
     """
     started = time.monotonic()
     network, cases = patient.network, patient.cases
     if not cases:
         raise OptionError(f"fold {patient.data.fold} has no case to examine with.")
-    check_statistics(patient)
     log.info("[1/3] windows and batch mates")
     usual, windows = window_changes(network, cases, patient.window)
     mates = mate_noise(patient)
     log.info("[2/3] statistics of %d training patches and %d cases, where norms keep any",
              patient.training_patches, len(cases))  # fmt: skip
     seen = compare_statistics(patient, cases, usual)
+    if seen.without_own:
+        log.warning("left out: %s", seen.without_own)
     log.info("[3/3] altered intensities")
     altered = invariance(patient, cases, usual)
     norm = patient.trained.description.norm
@@ -87,6 +86,7 @@ def examine(options: DoctorOptions, patient: Patient) -> tuple[Findings, Mapping
         finding=finding(str(options.run), norm, seen.layers, seen.modes),
         layers=tuple(seen.layers),
         modes=seen.modes,
+        without_own=seen.without_own,
         usual_dice=mean(usual),
         mates=mates,
         windows=tuple(windows),

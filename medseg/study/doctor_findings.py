@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medseg.networks.norms import is_frozen
 from medseg.study.doctor_invariance import Altered
 from medseg.study.doctor_layers import LayerFinding
 from medseg.study.doctor_modes import Difference, ModeScores
@@ -31,7 +32,8 @@ class Findings:
         seconds: Time it took.
         finding: What it comes to, in one sentence.
         layers: Layers with running statistics.
-        modes: Dice under the three modes; None where no layer has running statistics.
+        modes: Dice under the three modes; None where no layer has running statistics that move.
+        without_own: Why there is no mode `own`, in words; empty where there is.
         usual_dice: Mean Dice as predicted.
         mates: Dependence on the batch in training mode.
         windows: Dependence on how the windows lie.
@@ -50,6 +52,7 @@ class Findings:
     finding: str
     layers: tuple[LayerFinding, ...]
     modes: ModeScores | None
+    without_own: str
     usual_dice: float
     mates: MateNoise
     windows: tuple[WindowChange, ...]
@@ -66,15 +69,9 @@ def finding(run: str, norm: str, layers: Sequence[LayerFinding], modes: ModeScor
         modes: Dice under the three modes.
     """
     if modes is None or not layers:
-        return (
-            f"nothing to mend: norm {norm!r} keeps no running statistics, so that training and "
-            "prediction normalize alike."
-        )
-    far = max(layers, key=lambda layer: layer.running_own)
-    facts = (
-        f"running statistics are {far.running_own:.2f} SD away from the cases' own at layer "
-        f"{far.name} (mean of all layers {_mean_distance(layers):.2f}); Dice "
-        + ", ".join(f"{modes.mean(mode):.3f} {mode}" for mode in modes.dice)
+        return f"nothing to mend: {alike(norm)}."
+    facts = f"running statistics are {_away(layers, 'own' in modes.dice)}; Dice " + ", ".join(
+        f"{modes.mean(mode):.3f} {mode}" for mode in modes.dice
     )
     cases = len(modes.dice["running"])
     if cases < 2:
@@ -96,8 +93,23 @@ def finding(run: str, norm: str, layers: Sequence[LayerFinding], modes: ModeScor
     return f"{facts}: {mends[best]} ({_gaps({best: better[best]})} on {cases} cases)."
 
 
-def _mean_distance(layers: Sequence[LayerFinding]) -> float:
-    return sum(layer.running_own for layer in layers) / len(layers)
+def alike(norm: str) -> str:
+    """Say why a norm without running statistics that move has nothing to compare."""
+    if is_frozen(norm):
+        has = "has running statistics that never move, not in training either"
+    else:
+        has = "keeps no running statistics"
+    return f"norm {norm!r} {has}: training and prediction normalize alike"
+
+
+def _away(layers: Sequence[LayerFinding], own: bool) -> str:
+    """Say how far running statistics are from the cases' own, or from those of the training."""
+    distances = [layer.running_own if own else layer.running_precise for layer in layers]
+    most = max(distances)
+    of_what = "the cases' own" if own else "those of the training patches"
+    mean = sum(distances) / len(distances)
+    name = layers[distances.index(most)].name
+    return f"{most:.2f} SD away from {of_what} at layer {name} (mean of all layers {mean:.2f})"
 
 
 def _gaps(gaps: dict[str, Difference]) -> str:

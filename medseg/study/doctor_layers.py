@@ -31,7 +31,7 @@ class LayerFinding:
 
     A distance is the difference of two means in standard deviations of the training patches; a
     ratio is that of the larger standard deviation to the smaller. Both are means over channels,
-    and over cases where a case's own statistics are on one side.
+    and over cases where a case's own statistics are on one side; NaN where cases have none.
 
     Attributes:
         name: Of the layer in its network.
@@ -67,7 +67,7 @@ def layer_findings(
         network: Whose layers these are.
         running: What they normalize by.
         precise: Of training patches.
-        own: Of each case.
+        own: Of each case, or none.
     """
     return [
         LayerFinding(

@@ -60,27 +60,27 @@ def three_modes(
     usual: Sequence[float],
     statistics: tuple[ByLayer, Sequence[ByLayer]],
 ) -> ModeScores:
-    """Score cases under the three modes.
+    """Score cases under the three modes, or under two where cases have no own statistics.
 
     Args:
         network: Has the running statistics again afterwards.
         cases: With labels.
         window: Of the validation.
         usual: Dice of these cases with running statistics.
-        statistics: Those of training patches, and each case's own.
+        statistics: Those of training patches, and each case's own, or none.
     """
     precise, own = statistics
     running = running_statistics(network)
-    dice: dict[str, list[float]] = {"running": [*usual], "precise": [], "own": []}
+    modes = {"precise": [precise] * len(cases), **({"own": own} if own else {})}
+    dice: dict[str, list[float]] = {"running": [*usual], **{mode: [] for mode in modes}}
     try:
-        for case, of_case in zip(cases, own, strict=True):
-            for mode, values in (("precise", precise), ("own", of_case)):
+        for mode, of_cases in modes.items():
+            for case, values in zip(cases, of_cases, strict=True):
                 use_statistics(network, values)
                 dice[mode].append(case_dice(network, case, window))
     finally:
         use_statistics(network, running)
-    others = {mode: difference(dice[mode], usual) for mode in ("precise", "own")}
-    return ModeScores(dice, others)
+    return ModeScores(dice, {mode: difference(dice[mode], usual) for mode in modes})
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import math
 
 from medseg.engine.progress import printable
 from medseg.report.templating import asset, environment, still_page
-from medseg.study.doctor_findings import Findings
+from medseg.study.doctor_findings import Findings, alike
 from medseg.study.doctor_layers import SMALL_GAMMA
 from medseg.study.doctor_modes import Difference
 
@@ -24,6 +24,7 @@ def render(findings: Findings) -> str:
         style,
         found=findings,
         facts=_facts(findings),
+        alike=alike(findings.norm),
         small_gamma=SMALL_GAMMA,
     )
 

@@ -13,6 +13,7 @@ from medseg.core.errors import CheckpointError, OptionError
 from medseg.core.runs import RunFiles, write_json
 from medseg.inference.labeller import sha256
 from medseg.networks.checkpoint import WEIGHTS, load_content, whole_checkpoint
+from medseg.networks.norms import no_statistics
 from medseg.networks.population import ByLayer, Estimate, layers_with_statistics
 from medseg.report.files import read_json
 from medseg.study.doctor_options import DoctorOptions
@@ -33,10 +34,8 @@ def check_recalibration(options: DoctorOptions, patient: Patient) -> None:
     if options.recalibrate is None:
         return
     if not layers_with_statistics(patient.network):
-        raise OptionError(
-            f"--recalibrate {options.recalibrate}: norm {patient.trained.description.norm!r} keeps "
-            "no running statistics. Drop the flag."
-        )
+        why = no_statistics(patient.trained.description.norm)
+        raise OptionError(f"--recalibrate {options.recalibrate}: {why}. Drop the flag.")
     if options.copy.exists():
         raise OptionError(
             f"{options.copy} exists and is left alone. Name another folder with --recalibrated."
@@ -49,7 +48,8 @@ def write_recalibrated(
     """Write the copy: the one checkpoint, the configuration, and where it comes from.
 
     It has no state of an optimizer that would fit these statistics, so it is not trained further;
-    `--init_from` starts from it.
+    `--init_from` starts from it. Whoever names no checkpoint means `best`: a copy of `last` has it
+    under that name too. A copy of `best` has no `last`, which would hide that it was chosen.
 
     Args:
         options: What was asked for.
@@ -71,14 +71,15 @@ def write_recalibrated(
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     content = _with_statistics(load_content(checkpoint), statistics)
-    which = options.checkpoint if options.checkpoint in ("best", "last") else "best"
+    names = ("last", "best") if options.checkpoint == "last" else ("best",)
     try:
         copy.checkpoints.mkdir(parents=True)
-        for name in (source.config, source.curves):
-            if name.is_file():
-                (copy.run_dir / name.name).write_bytes(name.read_bytes())
-        with whole_checkpoint(copy.checkpoints / f"{which}.ckpt") as temporary:
-            torch.save({**content, KEY: origin}, temporary)
+        for file in (source.config, source.curves):
+            if file.is_file():
+                (copy.run_dir / file.name).write_bytes(file.read_bytes())
+        for name in names:
+            with whole_checkpoint(copy.checkpoints / f"{name}.ckpt") as temporary:
+                torch.save({**content, KEY: origin}, temporary)
     except (OSError, RuntimeError) as error:  # PyTorch's writer raises RuntimeError on a full disk
         raise CheckpointError(f"{copy.run_dir} cannot be written: {error}") from error
     write_json(copy.fit, {**read_json(source.fit), "name": copy.run_dir.name, KEY: origin})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from medseg.core.errors import GeometryError
 from medseg.networks.population import (
     Moments,
     layers_with_statistics,
@@ -25,21 +26,13 @@ class Compared:
         layers: Distances, layer by layer.
         modes: Dice under the three modes.
         moments: What the layers saw of the training patches.
+        without_own: Why cases have no statistics of their own, in words; empty where they have.
     """
 
     layers: Sequence[LayerFinding] = ()
     modes: ModeScores | None = None
     moments: Mapping[str, Moments] = field(default_factory=dict)
-
-
-def check_statistics(patient: Patient) -> None:
-    """Check that cases can have statistics of their own, where layers keep any.
-
-    Raises:
-        GeometryError: If not.
-    """
-    if layers_with_statistics(patient.network):
-        patient.trained.description.check_own_statistics()
+    without_own: str = ""
 
 
 def compare_statistics(
@@ -48,7 +41,7 @@ def compare_statistics(
     """Measure the statistics of training patches and of cases, and Dice with each.
 
     Args:
-        patient: Passed `check_statistics`; its network is left as it is.
+        patient: Its network is left as it is.
         cases: With labels.
         usual: Dice of these cases with running statistics.
     """
@@ -57,6 +50,17 @@ def compare_statistics(
         return Compared()
     moments = population_moments(network, patient.training_batches())
     precise = statistics_of(moments, "pooled")
-    own = own_of_cases(network, cases, window)
+    without_own = _without_own(patient)
+    own = [] if without_own else own_of_cases(network, cases, window)
     layers = layer_findings(network, running_statistics(network), precise, own)
-    return Compared(layers, three_modes(network, cases, window, usual, (precise, own)), moments)
+    modes = three_modes(network, cases, window, usual, (precise, own))
+    return Compared(layers, modes, moments, without_own)
+
+
+def _without_own(patient: Patient) -> str:
+    """Say why one window, looked at alone, leaves a norm too few values; "" if it does not."""
+    try:
+        patient.trained.description.check_own_statistics()
+    except GeometryError as error:
+        return str(error)
+    return ""

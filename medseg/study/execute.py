@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import signal
@@ -14,19 +15,20 @@ from types import FrameType
 from medseg.core.errors import OptionError
 from medseg.core.manifest import load_manifest
 from medseg.engine.shards import parse_shard
-from medseg.study.crew import Crew
-from medseg.study.doing import alone
+from medseg.study.crew import Crew, threads_of
+from medseg.study.doing import alone, note_end
 from medseg.study.folds import cross_validation
 from medseg.study.gathering import finish
 from medseg.study.grid import Run, is_study, read_study
 from medseg.study.halving import expected_shares, groups, note_halved, reached
 from medseg.study.held_back import require_files
 from medseg.study.hours import predicted_hours
-from medseg.study.needs import Memory, seconds_by_batch_size, step_of
+from medseg.study.needs import Memory, seconds_of_steps, step_of
 from medseg.study.options import StudyOptions
 from medseg.study.planned import Plan, Planned, manifest_of, plan_runs
 from medseg.study.profiles import read_profile
 from medseg.study.resolving import resolved
+from medseg.study.work import work_of
 
 log = logging.getLogger("medseg")
 
@@ -49,11 +51,14 @@ def study(options: StudyOptions) -> int:
     for entry in mine:
         log.info("%-11s %s", entry.state, entry.run.name)
     require_files((e.settings["data"], e.reported) for e in mine if not e.is_done)
+    _predict(planned, mine, options)
     if options.dry_run:
-        _predict(planned, mine, options.workers)
         return 0
-    crew = Crew(options)
-    _work(crew, mine)
+    for entry in mine:
+        if entry.is_done and entry.record and (end := note_end(entry)).status:
+            log.info("%-11s %s", "done" if end.status == "scored" else end.status, entry.run.name)
+    with contextlib.closing(Crew(options)) as crew:
+        _work(crew, mine)
     failed = crew.failures
     if crew.signalled:
         log.info("interrupted; the same command goes on")
@@ -90,16 +95,23 @@ def _halve(mine: Sequence[Planned]) -> None:
         log.info("halved away %s", name)
 
 
-def _predict(planned: Sequence[Planned], mine: Sequence[Planned], workers: int) -> None:
+def _predict(planned: Sequence[Planned], mine: Sequence[Planned], options: StudyOptions) -> None:
     """Say how much memory and how many hours are left to spend."""
-    left = [entry for entry in mine if entry.state in ("new", "interrupted")]
+    left = [entry for entry in mine if not entry.is_done]
     load = functools.cache(load_manifest)
     jobs = {e.run.name: step_of(e.settings, manifest_of(e.settings["data"], load)) for e in left}
     if jobs:
-        log.info("%s", Memory().words(jobs, workers))
-    measure = functools.partial(seconds_by_batch_size, list(jobs.values()))
-    shares = expected_shares(planned)
-    log.info("%s", predicted_hours(planned, left, workers, measure, shares))
+        log.info("%s", Memory().words(jobs, options.workers))
+    measure = functools.partial(seconds_of_steps, jobs, threads_of(options))
+    words = predicted_hours(
+        planned,
+        left,
+        options.workers,
+        functools.partial(work_of, load=load),
+        dict if options.engine == "ray" else measure,  # this machine tells nothing of a cluster
+        expected_shares(planned),
+    )
+    log.info("%s", words)
 
 
 def _finish(plan: Plan, output: Path) -> int:

@@ -1,79 +1,163 @@
-"""How long the trainings of a study will take, as far as that is known."""
+"""How long the runs of a study will take, as far as that is known."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from medseg.study.planned import Planned
+from medseg.study.work import Work
 
 UNKNOWN = "predicted hours: unknown until one run is done (or give trainer.max_time)"
+
+START_SECONDS = 8.0
+"""Of a run's processes, until they train, label, score and measure: 7 s measured on one thread,
+most of it for the process in which predict labels."""
+
+CASE_SECONDS = 0.1
+"""To read a case, and to write or score it, each time it is labelled: half of it for phantoms, more
+for large volumes."""
+
+FORWARD = 1 / 3
+"""A pass forwards as a share of a training step."""
+
+Kind = tuple[str, int]
+"""Norm and batch size."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the seconds that runs take.
+
+    Attributes:
+        paces: Of a step, validations included, by norm and batch size; of finished runs.
+        rest: Of what follows a training, from start to end; mean of the finished runs.
+        steps: Of a bare step, measured now, by the run's name.
+    """
+
+    paces: Mapping[Kind, float] = field(default_factory=dict)
+    rest: float | None = None
+    steps: Mapping[str, float] = field(default_factory=dict)
+
+    def training(self, entry: Planned, work: Work, share: float) -> float | None:
+        """Return the seconds that are left of a training; None if that is not known."""
+        if entry.state == "trained":
+            return 0.0
+        trainer = entry.settings["trainer"]
+        if (limit := limit_of(entry)) is not None:
+            return limit
+        count = _steps(entry.settings) * share
+        if self.paces:
+            return count * _pace(self.paces, _kind(entry))
+        if (step := self.steps.get(entry.run.name)) is None:
+            return None
+        epoch = entry.settings["data"]["steps_per_epoch"]
+        validations: float = count / (epoch * (trainer.get("check_val_every_n_epoch") or 1))
+        return count * step + validations * work.validated * self._window(entry)
+
+    def after(self, entry: Planned, work: Work) -> float:
+        """Return the seconds of what follows a training."""
+        if self.rest is not None:
+            return self.rest
+        return START_SECONDS + work.cases * CASE_SECONDS + work.labelled * self._window(entry)
+
+    def _window(self, entry: Planned) -> float:
+        """Return the seconds of a window that goes forwards; 0 if that is not known."""
+        return self.steps.get(entry.run.name, 0.0) * FORWARD / _kind(entry)[1]
 
 
 def predicted_hours(
     planned: Sequence[Planned],
     left: Sequence[Planned],
     workers: int,
-    measure: Callable[[], Mapping[int, float]] = dict,
+    work_of: Callable[[Planned], Work],
+    measure: Callable[[], Mapping[str, float]] = dict,
     shares: Mapping[str, float] | None = None,
 ) -> str:
-    """Say how many hours the trainings that are left take, and where that is known from.
+    """Say how many hours the runs that are left take, and where that is known from.
 
     Args:
-        planned: All runs of the study; the finished ones tell the seconds of a step.
-        left: Those that are not trained yet.
+        planned: All runs of the study; the finished ones tell their seconds.
+        left: Those that are not done yet.
         workers: Runs side by side.
-        measure: Returns the seconds of a bare step by batch size; called only where neither a
-            limit of time nor a finished run tells.
+        work_of: Returns what a run does besides its steps.
+        measure: Returns the seconds of a bare step by the run's name; called only where finished
+            runs do not tell.
         shares: Of its steps that a run will take, by name; all of them if not given.
     """
     if not left:
-        return "predicted hours: 0; every run is trained"
-    limits = [_limit(entry.settings["trainer"].get("max_time")) for entry in left]
-    unlimited = [e for e, limit in zip(left, limits, strict=True) if limit is None]
-    finished = _paces(planned)
-    pace = finished or (measure() if unlimited else {})
-    if unlimited and not pace:
-        return UNKNOWN
-    seconds = sum(limit for limit in limits if limit is not None)
-    seconds += sum(
-        _steps(e.settings) * _pace(pace, _batch_size(e)) * (shares or {}).get(e.run.name, 1.0)
-        for e in unlimited
-    )
-    sources = ["max_time"] if len(unlimited) < len(left) else []
-    if unlimited:
-        shown = ", ".join(f"{pace[n]:.3g} s at batch size {n}" for n in sorted(pace))
-        how = "a step in the finished runs" if finished else "a bare step, measured now"
-        sources.append(f"{how}: {shown}")
-    words = f"predicted hours: {seconds / 3600:.2f} for {len(left)} trainings"
+        return "predicted hours: 0; every run is done"
+    paces, rest = _paces(planned), _rest(planned)
+    known = Known(paces, rest, {} if paces and rest is not None else measure())
+    seconds = 0.0
+    for entry in left:
+        work = work_of(entry)
+        training = known.training(entry, work, (shares or {}).get(entry.run.name, 1.0))
+        if training is None:
+            return UNKNOWN
+        seconds += training + known.after(entry, work)
+    words = f"predicted hours: {seconds / 3600:.2f} for {len(left)} runs"
     side_by_side = min(max(workers, 1), len(left))
     if side_by_side > 1:
         words += f", {seconds / 3600 / side_by_side:.2f} with {side_by_side} side by side"
-    return f"{words} (from {' and '.join(sources)})"
+    return f"{words} (from {' and '.join(_sources(known, left))})"
 
 
-def _paces(planned: Sequence[Planned]) -> dict[int, float]:
-    """Return the mean seconds of a step by batch size, validation included."""
-    found: dict[int, list[float]] = {}
+def _sources(known: Known, left: Sequence[Planned]) -> list[str]:
+    """Say where the seconds are known from."""
+    limited = [limit_of(entry) is not None for entry in left]
+    found = ["max_time"] if any(limited) else []
+    if known.paces and not all(limited):
+        found.append(f"finished runs, {_range(known.paces.values())} s a step")
+    if known.rest is not None:
+        found.append(f"{known.rest:.3g} s a run for all but training, as in the finished ones")
+    if known.steps:
+        found.append(f"bare steps of {_range(known.steps.values())} s, measured now")
+    return found
+
+
+def _range(values: Any) -> str:
+    low, high = (f"{value:.3g}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _paces(planned: Sequence[Planned]) -> dict[Kind, float]:
+    """Return the mean seconds of a step by norm and batch size, validations included."""
+    found: dict[Kind, list[float]] = {}
     for entry in planned:
         fit = entry.fitted
         if entry.state in ("trained", "scored") and fit.get("steps"):
-            found.setdefault(_batch_size(entry), []).append(fit["seconds"] / fit["steps"])
-    return {batch_size: statistics.fmean(paces) for batch_size, paces in found.items()}
+            found.setdefault(_kind(entry), []).append(fit["seconds"] / fit["steps"])
+    return {kind: statistics.fmean(paces) for kind, paces in found.items()}
 
 
-def _pace(paces: Mapping[int, float], batch_size: int) -> float:
+def _rest(planned: Sequence[Planned]) -> float | None:
+    """Return the mean seconds of the finished runs without their trainings."""
+    found = [
+        max(entry.record["seconds"] - entry.fitted["seconds"], 0.0)
+        for entry in planned
+        if entry.state == "scored" and entry.record.get("seconds")
+    ]
+    return statistics.fmean(found) if found else None
+
+
+def _pace(paces: Mapping[Kind, float], kind: Kind) -> float:
     """Return the seconds of a step; of another batch size they grow as its samples."""
-    if batch_size in paces:
-        return paces[batch_size]
-    nearest = min(paces, key=lambda known: abs(known - batch_size))
-    return paces[nearest] * batch_size / nearest
+    norm, batch_size = kind
+
+    def nearness(known: Kind) -> tuple[bool, int, float]:
+        return known[0] == norm, -abs(known[1] - batch_size), paces[known]
+
+    nearest = max(paces, key=nearness)
+    return paces[nearest] * batch_size / nearest[1]
 
 
-def _batch_size(entry: Planned) -> int:
-    return int(entry.settings["data"]["batch_size"])
+def _kind(entry: Planned) -> Kind:
+    settings = entry.settings
+    return str(settings["model"]["norm"]), int(settings["data"]["batch_size"])
 
 
 def _steps(settings: dict[str, Any]) -> float:
@@ -86,8 +170,9 @@ def _steps(settings: dict[str, Any]) -> float:
     return min(limits, default=0)
 
 
-def _limit(max_time: Any) -> float | None:
+def limit_of(entry: Planned) -> float | None:
     """Return Lightning's max_time in seconds: DD:HH:MM:SS, or a mapping of days to seconds."""
+    max_time = entry.settings["trainer"].get("max_time")
     if not max_time:
         return None
     if isinstance(max_time, str):

@@ -11,9 +11,13 @@ import torch
 
 from medseg.core.errors import OptionError
 from medseg.core.manifest import Manifest
+from medseg.engine.outcome import WorkerDiedError
 from medseg.io.memory import size, total_bytes
 from medseg.networks.unet import Architecture
-from medseg.training.measure import StepJob, measure, reckon
+from medseg.training.measure import StepJob, measure_within, reckon
+
+MEASURING_SECONDS = 45.0
+"""After which no further step is measured; with the last one about a minute."""
 
 
 def step_of(settings: Mapping[str, Any], manifest: Manifest) -> StepJob:
@@ -42,7 +46,7 @@ class Memory:
 
     def of(self, job: StepJob) -> int:
         """Return the bytes that a training takes."""
-        key = json.dumps(asdict(job), sort_keys=True)
+        key = _key(job)
         if key not in self._known:
             self._known[key] = reckon(job)
         return self._known[key]
@@ -86,10 +90,35 @@ def _there(device: str) -> int:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
-def seconds_by_batch_size(jobs: Sequence[StepJob]) -> dict[int, float]:
-    """Measure the bare step of the first job of each batch size, in processes of their own."""
-    first: dict[int, StepJob] = {}
-    for job in jobs:
-        first.setdefault(job.batch_size, job)
-    found = {batch_size: measure(job).seconds for batch_size, job in sorted(first.items())}
-    return {batch_size: seconds for batch_size, seconds in found.items() if seconds is not None}
+def seconds_of_steps(jobs: Mapping[str, StepJob], threads: int) -> dict[str, float]:
+    """Measure bare steps in a process of its own, equal ones once and small batches first.
+
+    What a minute is too short for takes the time of the likest that was measured, by its voxels.
+
+    Args:
+        jobs: By the run's name.
+        threads: CPU threads of a run.
+
+    Returns:
+        Seconds by the run's name; empty if nothing could be measured.
+    """
+    distinct = {_key(job): job for job in sorted(jobs.values(), key=lambda job: job.batch_size)}
+    try:
+        known = [*measure_within([*distinct.values()], MEASURING_SECONDS, threads)]
+    except WorkerDiedError:  # no study is to fail by what it cannot foresee
+        known = []
+    return {name: _likest(job, known) for name, job in jobs.items()} if known else {}
+
+
+def _likest(job: StepJob, known: Sequence[tuple[StepJob, float]]) -> float:
+    def likeness(pair: tuple[StepJob, float]) -> tuple[bool, bool, int, float]:
+        other, seconds = pair
+        same = other.architecture == job.architecture, other.norm == job.norm
+        return *same, -abs(other.batch_size - job.batch_size), seconds
+
+    likest, seconds = max(known, key=likeness)
+    return seconds * job.voxels / likest.voxels
+
+
+def _key(job: StepJob) -> str:
+    return json.dumps(asdict(job), sort_keys=True)

@@ -65,6 +65,8 @@ class BenchmarkOptions:
         precisions: As --trainer.precision of `medseg fit` (costs).
         formats: Volumes with the channels last in memory, or first: contiguous (costs).
         widths: Networks of so many times `channels` on every level (costs).
+        norm_groups: Groups of the norms that have groups; must divide every level's channels
+            (costs).
     """
 
     norms: tuple[str, ...] = ("none", "batch", "instance", "group", "layer")
@@ -95,6 +97,7 @@ class BenchmarkOptions:
     precisions: tuple[Literal["32-true", "bf16-mixed", "16-mixed"], ...] = ("32-true", "bf16-mixed")
     formats: tuple[Literal["channels_last", "contiguous"], ...] = ("channels_last", "contiguous")
     widths: tuple[int, ...] = (1,)
+    norm_groups: int = 8
 
 
 @dataclass(frozen=True)

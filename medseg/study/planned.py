@@ -110,13 +110,17 @@ class Planned:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What study.json says of its last attempt: status, command, exit code, last line."""
+        """What study.json says: status, command, exit code and last line of its last attempt.
+
+        And the `seconds` of all its attempts, from start to end; null where nobody saw one end.
+        """
         return read_record(self.files.run_dir / ASKED)
 
     def note(self, **outcome: Any) -> None:
-        """Write what is asked of it and how far it came."""
+        """Write what is asked of it and how far it came; the seconds spent stay noted."""
         asked = {"digest": self.run.digest, "cell": dict(self.run.cell)}
-        write_json(self.files.run_dir / ASKED, {**asked, **outcome})
+        spent = {"seconds": self.record.get("seconds")}
+        write_json(self.files.run_dir / ASKED, {**asked, **spent, **outcome})
 
     @property
     def data(self) -> list[str]:
@@ -226,7 +230,9 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
 
 def _tell_impossible(plan: Plan, skip: bool) -> None:
     found = [f"{cell.name}: {cell.reason}" for cell in plan.left_out]
-    if found and not (skip and plan.runs):
+    if found and not plan.runs:
+        raise OptionError(f"{problems('the study', found)}\nNo run is left: change its settings.")
+    if found and not skip:
         raise OptionError(
             f"{problems('the study', found)}\nName such runs under `exclude`, or leave them out "
             "with --skip_impossible."

@@ -78,6 +78,7 @@ def advice(settings: Settings) -> list[str]:
     batch_dependent = NORMS[settings.norm].batch_dependent
     shared = settings.devices if settings.norm == "sync_batch" else 1
     batch = settings.batch_size * shared
+    joined = NORMS[settings.norm].values(batch, 1, 1, 1) if settings.norm == "ghost" else batch
     if settings.norm == "batch_frozen" and not settings.started:
         found.append(
             "norm 'batch_frozen' never moves its statistics, and fresh ones normalize nothing: "
@@ -91,16 +92,17 @@ def advice(settings: Settings) -> list[str]:
         )
     if batch_dependent and settings.accumulate > 1:
         found.append(
-            f"norm {settings.norm!r} takes its statistics over the {batch} patches of a batch, "
+            f"norm {settings.norm!r} takes its statistics over {_patches(joined, batch)}, "
             f"not over the {batch * settings.accumulate} behind a step: accumulated gradients do "
             "not enlarge its batch. Take --model.norm instance or group, or a larger "
             "--data.batch_size."
         )
-    elif batch_dependent and batch < SMALL_BATCH:
+    elif batch_dependent and joined < SMALL_BATCH:
         found.append(
-            f"norm {settings.norm!r} at batch {batch}: its error rises below about {SMALL_BATCH} "
-            "samples (Wu & He 2018, on photographs; a 3D patch has more voxels to average over). "
-            "Compare with --model.norm instance or group, which do not depend on the batch."
+            f"norm {settings.norm!r} over {_patches(joined, batch)}: its error rises below about "
+            f"{SMALL_BATCH} samples (Wu & He 2018, on photographs; a 3D patch has more voxels to "
+            "average over). Compare with --model.norm instance or group, which do not depend on "
+            "the batch."
         )
     running = NORMS[settings.norm].eval_differs and not settings.averaged
     if running and settings.first_validation < WARM_UP:
@@ -130,3 +132,9 @@ def advice(settings: Settings) -> list[str]:
             "class. Take 0 out of data.augmentation.flip_axes."
         )
     return found
+
+
+def _patches(joined: int, batch: int) -> str:
+    """Name the patches that are normalized together."""
+    whole = f"the {batch} patches of a batch" if batch > 1 else "the one patch of a batch"
+    return whole if joined == batch else f"{joined} of {whole}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +146,29 @@ def measure(job: StepJob) -> StepCost:
     if outcome.error is not None:
         raise outcome.error
     return outcome.result or StepCost(None, None)
+
+
+def measure_within(
+    jobs: Sequence[StepJob], seconds: float, threads: int
+) -> Iterator[tuple[StepJob, float]]:
+    """Yield jobs with the seconds of a step, run one after the other in one fresh process.
+
+    Args:
+        jobs: The first is always run.
+        seconds: After which no further one begins.
+        threads: CPU threads of that process.
+    """
+    ends = time.monotonic() + seconds
+    done: list[StepJob] = []
+    outcomes = supervise(
+        _start, jobs, workers=1, attempts=1,
+        may_go_on=lambda: not done or time.monotonic() < ends,
+        environment={"OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+    for outcome in outcomes:
+        done.append(outcome.job)
+        if outcome.result and outcome.result.seconds is not None:
+            yield outcome.job, outcome.result.seconds
 
 
 def _start() -> Any:

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from medseg.core.errors import OptionError
-from medseg.networks.norms import NORMS
+from medseg.networks.norms import NORMS, no_statistics
 from medseg.networks.population import measure_population, own_statistics, use_statistics
 from medseg.training.module import SegmentationModule
 
@@ -37,8 +37,7 @@ class NormStatistics(Callback):
         description = module.description
         if not NORMS[description.norm].eval_differs:
             raise OptionError(
-                f"--norm_statistics {self.kind}: norm {description.norm!r} keeps no running "
-                "statistics to be replaced. Drop the flag."
+                f"--norm_statistics {self.kind}: {no_statistics(description.norm)}. Drop the flag."
             )
         if self.kind == "own":
             description.check_own_statistics()

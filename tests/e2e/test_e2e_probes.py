@@ -61,6 +61,8 @@ def test_a_resumed_training_goes_on_with_what_was_seen(phantoms, fit_flags, tmp_
     first, second = (json.loads((place / "probes.json").read_text()) for place in (
         tmp_path / "whole", run_dir))  # fmt: skip
     assert first["steps"] == second["steps"] == 10
+    assert first["series"] == []
+    assert first["share"] > 0  # what is noted of every step counts, not the looks alone
     assert first["roughness"] == second["roughness"]
 
 

@@ -384,5 +384,7 @@ def test_own_statistics_make_each_network_once_and_double_the_time_of_a_window(i
 def test_own_statistics_are_refused_where_they_cannot_be_had():
     with pytest.raises(OptionError, match="keeps no running statistics"):
         Predictor([trained(norm="instance")], Settings(norm_statistics="own"))
+    with pytest.raises(OptionError, match=r"'batch_frozen' was trained with .* that never move"):
+        Predictor([trained(norm="batch_frozen")], Settings(norm_statistics="own"))
     with pytest.raises(OptionError, match="needs --backend torch"):
         Predictor([trained(norm="batch")], Settings(norm_statistics="own", compile=True))

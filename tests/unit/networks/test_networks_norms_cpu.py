@@ -85,6 +85,13 @@ def test_gradients_are_those_of_finite_differences(name):
     assert torch.autograd.gradcheck(layer, (image,))
 
 
+@pytest.mark.parametrize("name", ["instance", "group", "layer"])
+def test_of_an_empty_batch_there_is_an_empty_one_and_no_gradient(name):
+    found = passes(pair(name, 4)[0], volume((0, 4, 2, 3, 2)), volume((0, 4, 2, 3, 2)))
+    assert [tuple(each.shape) for each in found] == [(0, 4, 2, 3, 2)] * 2 + [(4,)] * 2
+    assert not any(each.any() for each in found[2:])
+
+
 @pytest.mark.parametrize("norm", ["instance", "group", "group_ws"])
 def test_a_step_keeps_the_channels_last_and_leaves_pytorchs_slow_passes_aside(norm):
     network = UNet(1, 2, Architecture(channels=[8, 16]), norm, 4, seed=0)

@@ -153,13 +153,25 @@ def test_where_one_window_has_no_statistics_there_are_no_own_ones(phantoms, tmp_
     assert main(["fit", *words]) == 0
     found = measure_after(run_dir, cases=1, patches=2)
     assert found["dice_running"] is not None
+    assert found["dice_precise"] is not None
     assert found["dice_own"] is None
+    assert found["statistics_distance"] is None
     assert found["batch_mate_noise"] > 0
     capsys.readouterr()
-    assert main(["doctor", "--run", str(run_dir)]) == 2
+    command = ["doctor", "--run", str(run_dir), "--cases_max", "2", "--patches", "4"]
+    assert main([*command, "--recalibrate", "pooled"]) == 0
     told = capsys.readouterr().err
-    assert "a case has no statistics of its own" in told
-    assert "Traceback" not in told
+    assert "left out: a case has no statistics of its own" in told
+    assert "SD away from those of the training patches" in told
+    seen = json.loads((run_dir / "doctor.json").read_text())
+    assert list(seen["modes"]["dice"]) == ["running", "precise"]
+    assert {layer["running_own"] for layer in seen["layers"]} == {None}
+    page = (run_dir / "doctor.html").read_text()
+    assert "Own statistics are left out: a case has no statistics of its own" in page
+    assert "Running to precise" in page
+    assert "Running to own" not in page
+    copy = load_content(run_dir.with_name("run_pooled") / "checkpoints" / "best.ckpt")
+    assert copy["recalibrated"]["training_patches"] == 4
 
 
 def test_gammas_are_those_of_norms_and_not_of_convolutions():

@@ -83,6 +83,22 @@ def test_16_mixed_needs_a_gpu_and_groups_must_divide():
     assert impossible(job("instance", channels=(12, 24))) == ""
 
 
+def test_groups_are_those_that_are_asked_for(tmp_path):
+    reasons = []
+    for groups in (8, 4):
+        path = tmp_path / f"{groups}.json"
+        options = BenchmarkOptions(
+            ("group",), (12, 16), (8, 8, 8), 1, 1, path, "costs", precisions=("32-true",),
+            formats=("contiguous",), norm_groups=groups,
+        )  # fmt: skip
+        assert benchmark(options) == 0
+        content = json.loads(path.read_text())
+        assert content["norm_groups"] == groups
+        reasons.append(content["costs"][0]["reason"])
+    assert "divisible by 8" in reasons[0]
+    assert reasons[1] == ""
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     path = tmp_path_factory.mktemp("costs") / "costs.json"

@@ -1,14 +1,18 @@
 """Doing the commands of runs: locks, threads, failures and what is noted of them."""
 
+import contextlib
 import fcntl
 import json
+import logging
+import os
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
-from medseg.core.runs import RunFiles
+from medseg.core.runs import RunFiles, write_json
 from medseg.study import doing
 from medseg.study.crew import Crew
 from medseg.study.doing import alone
@@ -65,10 +69,41 @@ def options(tmp_path, **more):
     return StudyOptions(config=(), output=tmp_path, threads=3, **more)
 
 
+def work(entries, asked):
+    with contextlib.closing(Crew(asked)) as crew:
+        crew.work(entries)
+    return crew
+
+
+def test_runs_are_forked_from_one_process_that_has_imported_what_they_need(
+    entries, tmp_path, monkeypatch
+):
+    serving = f"""
+import subprocess
+import sys
+sys.path[:] = {sys.path!r}
+if sys.argv[1] == "--serve":
+    from medseg.engine.forking import serve
+    arguments = serve(int(sys.argv[2]))
+    if arguments is None:
+        sys.exit()
+    sys.argv[1:] = arguments
+    place = __import__("pathlib").Path(sys.argv[1])
+    place.joinpath("parent").write_text(str(__import__("os").getppid()))
+"""
+    script = tmp_path / "serving.py"
+    script.write_text(serving + FAKE)
+    monkeypatch.setattr(doing, "CHAIN", (sys.executable, str(script)))
+    assert list(work(entries, options(tmp_path)).failures) == ["seed=1"]
+    assert [entry.record["status"] for entry in entries] == ["scored", "failed", "scored"]
+    parents = {(entry.files.run_dir / "parent").read_text() for entry in entries}
+    assert len(parents) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(parents.pop()), 0)
+
+
 def test_a_failure_is_noted_with_its_command_its_status_and_its_last_words(entries, tmp_path):
-    crew = Crew(options(tmp_path))
-    crew.work(entries)
-    failed = crew.failures
+    failed = work(entries, options(tmp_path)).failures
     assert list(failed) == ["seed=1"]
     assert failed["seed=1"].endswith("loss is no number")
     noted = json.loads((tmp_path / "runs" / "seed=1" / "study.json").read_text())
@@ -77,12 +112,59 @@ def test_a_failure_is_noted_with_its_command_its_status_and_its_last_words(entri
     assert [entry.record["status"] for entry in entries] == ["scored", "failed", "scored"]
 
 
+def test_what_an_orphan_has_finished_is_noted_and_told(entries, tmp_path, caplog):
+    done, diverged, _ = entries
+    for entry in entries:
+        entry.note(status="running")  # the study was killed, what it had started went on
+    write_json(done.files.fit, {"interrupted": False})
+    done.files.scores.touch()
+    write_json(diverged.files.fit, {"interrupted": True, "diverged": "the loss is not finite"})
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        work([done, diverged], options(tmp_path))
+    assert done.record["status"] == "scored"
+    assert (diverged.record["status"], diverged.record["reason"]) == (
+        "diverged", "the loss is not finite")  # fmt: skip
+    assert caplog.messages == ["done        seed=0", "diverged    seed=1"]
+
+
 def test_no_run_begins_after_a_failure_where_fail_fast_is_asked(entries, tmp_path):
-    Crew(options(tmp_path, fail_fast=True)).work(entries)
+    work(entries, options(tmp_path, fail_fast=True))
     assert [entry.state for entry in entries] == ["scored", "new", "new"]
     assert not entries[2].record
 
 
 def test_predict_is_told_its_threads(entries, tmp_path):
-    Crew(options(tmp_path)).work(entries[:1])
+    work(entries[:1], options(tmp_path))
     assert "--threads 3" in (entries[0].files.run_dir / "predict.log").read_text()
+
+
+def test_what_is_imported_before_a_fork_asks_for_no_gpu_and_begins_no_threads():
+    code = """
+import importlib, os, torch
+def refused(*_):
+    raise AssertionError("a process that has asked for GPUs cannot fork one that uses them")
+torch.cuda.is_available = torch.cuda.device_count = torch.cuda.init = refused
+from medseg.chain import PRELOADED
+for name in PRELOADED:
+    importlib.import_module(name)
+print(len(os.listdir("/proc/self/task")))
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
+                           text=True, check=True)  # fmt: skip
+    assert found.stdout.strip() == "1"
+
+
+def test_the_seconds_of_all_attempts_are_noted_unless_nobody_saw_one_end(entries, tmp_path):
+    entry = entries[1]  # fails each time
+    work([entry], options(tmp_path))
+    first = entry.record["seconds"]
+    assert first > 0
+    work([entry], options(tmp_path))
+    second = entry.record["seconds"]
+    assert second > first
+    entry.note(status="halved", reason="behind")
+    assert entry.record["seconds"] == second
+    entry.note(status="running", seconds=None)  # the study was killed
+    work([entry], options(tmp_path))
+    assert entry.record["seconds"] is None

@@ -12,16 +12,22 @@ from torch import nn
 from medseg.cli import main
 from medseg.networks.checkpoint import load_trained
 from medseg.networks.norms import NORMS
-from medseg.networks.population import own_statistics, population_statistics
+from medseg.networks.population import (
+    own_statistics,
+    population_statistics,
+    running_statistics,
+)
 from medseg.networks.unet import Architecture, UNet
 from medseg.networks.window import SlidingWindow
 from medseg.study.doctor_findings import Findings, finding
 from medseg.study.doctor_invariance import ALTERATIONS, Altered
 from medseg.study.doctor_layers import LayerFinding, Spread, distance, ratio
 from medseg.study.doctor_modes import Difference, ModeScores, case_dice, three_modes
+from medseg.study.doctor_options import DoctorOptions
 from medseg.study.doctor_page import render
-from medseg.study.doctor_patient import Examined
+from medseg.study.doctor_patient import Examined, admit
 from medseg.study.doctor_probes import MateNoise, WindowChange, mate_noise, resized_windows
+from medseg.study.doctor_recalibrate import write_recalibrated
 
 
 class Above(nn.Module):
@@ -103,6 +109,21 @@ def test_one_case_decides_nothing():
     assert told.startswith("not decidable with one case")
 
 
+def test_without_own_statistics_the_distance_is_to_those_of_the_training_patches():
+    both = scores(0.0, -0.01)
+    two = ModeScores({name: both.dice[name] for name in ("running", "precise")}, {})
+    told = finding("a", "batch", [replace(LAYER, running_own=math.nan)], two)
+    assert "0.10 SD away from those of the training patches at layer deep" in told
+    assert "nan" not in told
+
+
+def test_statistics_that_never_move_are_not_called_missing():
+    told = finding("a", "batch_frozen", [], None)
+    assert "'batch_frozen' has running statistics that never move" in told
+    assert "keeps no running statistics" not in told
+    assert "norm 'group' keeps no running statistics" in finding("a", "group", [], None)
+
+
 def test_other_windows_fit_the_network():
     window = SlidingWindow((40, 56, 16))
     sizes = [each.roi_size for each in resized_windows(window, (8, 8, 8))]
@@ -162,6 +183,7 @@ def test_the_page_holds_the_finding_and_the_numbers():
         finding="the finding",
         layers=(LAYER,),
         modes=scores(0.05, 0.02),
+        without_own="",
         usual_dice=0.8123,
         mates=MateNoise(2, 16, 0.0, 0.0),
         windows=(WindowChange("overlap 0.25", 0.0421, 0.0012, 0.801, gap),),
@@ -172,7 +194,9 @@ def test_the_page_holds_the_finding_and_the_numbers():
                  "0.042", "0.0012", "0.799", "-0.012 [-0.020, -0.005]", "2 of fold 3",
                  '<td class="num">0</td>'):  # fmt: skip
         assert text in page, text
-    assert "keeps no running statistics" in render(replace(found, modes=None, layers=()))
+    other = replace(found, norm="group", modes=None, layers=())
+    assert "keeps no running statistics" in render(other)
+    assert "statistics that never move" in render(replace(other, norm="batch_frozen"))
     assert "/data/runs/&lt;b&gt;" in page
     assert "the same windows" not in page
     same = replace(found, windows=(replace(found.windows[0], same=True),))
@@ -234,6 +258,20 @@ def test_a_run_is_examined_and_recalibrated(run, phantoms, tmp_path, capsys):
                "--output", str(tmp_path / "maps"), "--norm_statistics", "own"]  # fmt: skip
     assert main(predict) == 0
     assert len(list((tmp_path / "maps").rglob("*.nii.gz"))) == 2
+
+
+@pytest.mark.parametrize(("which", "names"), [("best", ["best"]), ("last", ["best", "last"])])
+def test_a_copy_is_found_by_who_names_no_checkpoint(which, names, run, tmp_path):
+    if run.name != "batch":
+        pytest.skip("nothing to recalibrate")
+    options = DoctorOptions(run=run, checkpoint=which, recalibrate="pooled",
+                            recalibrated=tmp_path / "copy")  # fmt: skip
+    statistics = running_statistics(admit(options).network)
+    folder = write_recalibrated(options, 4, "pooled", statistics)
+    assert sorted(file.stem for file in (folder / "checkpoints").iterdir()) == names
+    assert json.loads((folder / "fit.json").read_text())["recalibrated"]["checkpoint"] == which
+    for name in names:
+        assert load_trained(folder / "checkpoints" / f"{name}.ckpt")
 
 
 def test_wrong_requests_are_refused_in_words(run, phantoms, tmp_path, capsys):

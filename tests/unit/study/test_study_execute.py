@@ -20,6 +20,9 @@ class Crew:
     def __init__(self, _options):
         pass
 
+    def close(self):
+        pass
+
     def work(self, _planned):
         self.failures = {f"seed={seed}": "fit ended with status 2" for seed in self.seeds}
 
@@ -29,15 +32,19 @@ def study(tmp_path, monkeypatch):
     """Return a function that runs a study of three runs, and the list of what was gathered."""
     runs = [Run({"seed_everything": seed}, ()) for seed in range(3)]
     entries = [Planned(run, RunFiles(tmp_path / "runs" / run.name), {}) for run in runs]
-    gathered = []
+    gathered, told = [], []
     monkeypatch.setattr(execute, "_runs", lambda _: runs)
     monkeypatch.setattr(execute, "plan_runs", lambda *_: Plan(entries, []))
     monkeypatch.setattr(execute, "require_files", lambda _: None)
+    monkeypatch.setattr(execute, "_predict", lambda *_: told.append("hours"))
     monkeypatch.setattr(execute, "finish", lambda plan, _: gathered.append(plan.runs) or 0)
 
     def run(failures, **more):
         monkeypatch.setattr(execute, "Crew", type("Failing", (Crew,), {"seeds": failures}))
-        return execute.study(StudyOptions(config=(), output=tmp_path, **more))
+        told.clear()
+        status = execute.study(StudyOptions(config=(), output=tmp_path, **more))
+        assert told == ["hours"]  # on every start, not on a dry run alone
+        return status
 
     return run, entries, gathered
 
@@ -66,3 +73,18 @@ def test_fail_fast_names_the_first_failure_and_what_was_not_done(study, caplog):
         assert run([1, 0], fail_fast=True) == 3
     assert caplog.messages[-1] == "--fail_fast: seed=1 failed; not done: seed=2"
     assert gathered == []
+
+
+def test_a_run_that_ended_after_its_study_was_killed_is_told_as_done(study, caplog):
+    run, entries, _ = study
+    for entry in entries:
+        score(entry)
+    entries[1].note(status="running")
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        assert run([]) == 0
+    assert entries[1].record["status"] == "scored"
+    assert "done        seed=1" in caplog.messages
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        assert run([]) == 0
+    assert not any(line.startswith("done") for line in caplog.messages)

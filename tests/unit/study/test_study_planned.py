@@ -55,6 +55,14 @@ def test_they_are_left_out_by_name_where_that_is_asked(study, tmp_path, caplog):
     assert "left out model.norm_groups=3" in caplog.text
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_where_no_run_is_left_nobody_is_told_to_leave_runs_out(study, tmp_path, skip):
+    runs = study({"model.norm_groups": [5, 3]}, fixed={"norm": "group"})
+    with pytest.raises(OptionError, match=r"2 problems(.|\n)*No run is left") as told:
+        plan_runs(runs, tmp_path / "out", skip_impossible=skip)
+    assert "--skip_impossible" not in str(told.value)
+
+
 def test_a_norm_of_one_voxel_is_found_before_anything_starts(study, tmp_path):
     channels = {"model.network.channels": [[8] * 5]}
     runs = study({"norm": ["instance"], **channels}, fixed={"data.patch_size": [16, 16, 16]})

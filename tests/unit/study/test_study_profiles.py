@@ -16,7 +16,7 @@ from medseg.study.profiles import read_profile
 @pytest.fixture(autouse=True)
 def _measured(monkeypatch):
     """Take a step's time for known: measuring it starts a process."""
-    monkeypatch.setattr(execute, "seconds_by_batch_size", lambda _jobs: {2: 0.1})
+    monkeypatch.setattr(execute, "seconds_of_steps", lambda jobs, _: dict.fromkeys(jobs, 0.1))
 
 
 @pytest.fixture

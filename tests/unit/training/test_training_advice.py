@@ -42,7 +42,14 @@ def test_accumulation_names_both_batches_and_the_alternative():
 
 def test_devices_share_the_batch_of_sync_batch_only():
     assert said(norm="sync_batch", batch_size=2, devices=4) == ""
-    assert "at batch 2" in said(norm="batch", batch_size=2, devices=4)
+    assert "over the 2 patches of a batch" in said(norm="batch", batch_size=2, devices=4)
+
+
+def test_ghost_norm_is_judged_by_the_samples_that_it_normalizes_together():
+    assert "over 2 of the 8 patches of a batch: its error" in said(norm="ghost", batch_size=8)
+    assert "over 1 of the 3 patches" in said(norm="ghost", batch_size=3)
+    told = said(norm="ghost", batch_size=16, accumulate=5)
+    assert "over 2 of the 16 patches of a batch, not over the 80 behind a step" in told
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -8,7 +8,14 @@ import pytest
 
 from medseg.networks.unet import Architecture
 from medseg.training import measure as module
-from medseg.training.measure import PROCESS_BYTES, StepCost, StepJob, measure, reckon
+from medseg.training.measure import (
+    PROCESS_BYTES,
+    StepCost,
+    StepJob,
+    measure,
+    measure_within,
+    reckon,
+)
 
 JOB = StepJob(
     Architecture(channels=[16, 32, 64]), "instance", 8, 1, 3, (48, 48, 48), 2, "cpu", "32-true"
@@ -59,3 +66,10 @@ def _killed(jobs):
 
 def test_memory_that_cannot_be_had_did_not_fit():
     assert measure(replace(JOB, patch_size=(65536, 4096, 4096))) == StepCost(None, None)
+
+
+def test_several_steps_share_a_process_and_the_first_is_always_measured():
+    small = StepJob(Architecture([4, 8]), "batch", 4, 1, 2, (8, 8, 8), 1, "cpu", "32-true")
+    jobs = [small, replace(small, batch_size=2)]
+    assert [job for job, seconds in measure_within(jobs, 60, 1) if seconds > 0] == jobs
+    assert [job for job, _ in measure_within(jobs, 0, 1)] == jobs[:1]
