@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from medseg.core.errors import OptionError
+from medseg.core.errors import OptionError, check_choice
 from medseg.core.manifest import load_manifest
 from medseg.engine.shards import parse_shard
 from medseg.study.crew import Crew, threads_of
@@ -43,6 +43,9 @@ def study(options: StudyOptions) -> int:
     runs = _runs(options)
     plan = plan_runs(runs, options.output, options.skip_impossible)
     planned = plan.runs
+    if options.current is not None:
+        norms = {entry.settings["model"]["norm"] for entry in planned}
+        check_choice("--current", options.current, sorted(norms))
     share = parse_shard(options.shard)
     # Learning rates that compete stay together.
     kept = [group for place, group in enumerate(groups(planned)) if share.takes(place)]
@@ -71,7 +74,7 @@ def study(options: StudyOptions) -> int:
         if not entry.is_done and entry.record.get("status") != "failed"
     ]
     if not others:
-        status = max(status, _finish(plan, options.output))
+        status = max(status, _finish(plan, options))
     elif not failed or not options.fail_fast:
         log.info("%d runs are left to other shares: no report yet", len(others))
     _tell(failed)
@@ -114,7 +117,7 @@ def _predict(planned: Sequence[Planned], mine: Sequence[Planned], options: Study
     log.info("%s", words)
 
 
-def _finish(plan: Plan, output: Path) -> int:
+def _finish(plan: Plan, options: StudyOptions) -> int:
     """Gather and report, one process at a time; after SIGTERM the next start does it anew."""
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -122,8 +125,8 @@ def _finish(plan: Plan, output: Path) -> int:
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        with alone(output, threading.Event()):
-            return finish(plan, output)
+        with alone(options.output, threading.Event()):
+            return finish(plan, options.output, options.current)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -24,8 +24,13 @@ MOST_REPORTED = 24
 """Runs on report.html; where a study of norms has more, study.html sums them up instead."""
 
 
-def finish(plan: Plan, output: Path) -> int:
+def finish(plan: Plan, output: Path, current: str | None = None) -> int:
     """Gather the out-of-fold predictions of each variant, and report on all.
+
+    Args:
+        plan: All runs of the study.
+        output: Its folder.
+        current: The norm in use today, if that is known.
 
     Returns:
         0, or 3 if a fold of a variant is missing or a case could not be scored.
@@ -50,7 +55,7 @@ def finish(plan: Plan, output: Path) -> int:
     write_cells(cells, output)
     summed_up = is_of_norms(plan)
     if summed_up:
-        write_norm_page(plan, output)
+        write_norm_page(plan, output, current)
         log.info("which norm: %s", output / PAGE)
     if summed_up and len(sources) > MOST_REPORTED:
         log.info("no report.html: it would show %d runs; `medseg report --runs` takes some of them",

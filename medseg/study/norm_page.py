@@ -42,10 +42,10 @@ def is_of_norms(plan: Plan) -> bool:
     return len(plan.runs) > 1 and SHORT_NAMES["norm"] in flags and told_apart
 
 
-def write_norm_page(plan: Plan, output: Path) -> Study:
+def write_norm_page(plan: Plan, output: Path, current: str | None = None) -> Study:
     """Write the page, recommendation.json and claims.json; return the study they tell of."""
     study = outcomes_of(plan.runs, plan.left_out)
-    found, claims = recommend_all(study), judge_claims(study)
+    found, claims = recommend_all(study, current), judge_claims(study)
     write_json(output / RECOMMENDATION, {str(size): asdict(r) for size, r in found.items()})
     write_json(output / CLAIMS, [asdict(claim) for claim in claims])
     with atomic_text(output / PAGE) as file:

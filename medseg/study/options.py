@@ -117,6 +117,8 @@ class StudyOptions:
         samples: Patches that each training of a profile sees; 1000 (quick), 4000 or 16000 if not
             given.
         folds: Folds of a study of one variant, as in 0,1,2; all takes every fold that has files.
+        current: The norm in use today: the recommendation stays with it where nothing speaks
+            against it.
         workers: Runs side by side.
         threads: CPU threads of each run; 0 shares the cores among the workers, or takes 1 (ray).
         engine: local does the runs on this machine; ray on a Ray cluster whose nodes share the
@@ -138,6 +140,7 @@ class StudyOptions:
     profile: Literal["quick", "standard", "full"] | None = None
     samples: int | None = None
     folds: str = "all"
+    current: str | None = None
     workers: int = 1
     threads: int = 0
     engine: Literal["local", "ray"] = "local"

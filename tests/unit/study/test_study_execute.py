@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from medseg.core.errors import OptionError
 from medseg.core.runs import RunFiles, write_json
 from medseg.study import execute
 from medseg.study.grid import Run
@@ -37,7 +38,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "plan_runs", lambda *_: Plan(entries, []))
     monkeypatch.setattr(execute, "require_files", lambda _: None)
     monkeypatch.setattr(execute, "_predict", lambda *_: told.append("hours"))
-    monkeypatch.setattr(execute, "finish", lambda plan, _: gathered.append(plan.runs) or 0)
+    monkeypatch.setattr(execute, "finish", lambda plan, *_: gathered.append(plan.runs) or 0)
 
     def run(failures, **more):
         monkeypatch.setattr(execute, "Crew", type("Failing", (Crew,), {"seeds": failures}))
@@ -47,6 +48,14 @@ def study(tmp_path, monkeypatch):
         return status
 
     return run, entries, gathered
+
+
+def test_a_norm_in_use_must_be_one_of_the_study(study):
+    run, entries, _ = study
+    for entry in entries:
+        entry.settings["model"] = {"norm": "batch"}
+    with pytest.raises(OptionError, match="--current must be one of batch; got 'group'"):
+        run([], current="group")
 
 
 def score(entry):
