@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 
 from medseg.core.errors import OptionError, check_choice

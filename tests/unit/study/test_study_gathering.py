@@ -16,6 +16,7 @@ from medseg.evaluation.options import EvaluateOptions
 from medseg.study import execute
 from medseg.study.gathering import finish
 from medseg.study.grid import Run
+from medseg.study.options import StudyOptions
 from medseg.study.planned import Plan, Planned
 
 FOLDS, CASES = 3, 2
@@ -126,12 +127,13 @@ def test_gathering_again_replaces_what_another_share_gathered(manifest, entries,
 def test_sigterm_while_gathering_ends_with_143_and_the_next_start_completes(
     entries, tmp_path, monkeypatch
 ):
+    options = StudyOptions(config=(), output=tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(execute, "finish", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit) as end:
-            execute._finish(Plan(entries, []), tmp_path / "out")
+            execute._finish(Plan(entries, []), options)
     assert end.value.code == 143
-    assert execute._finish(Plan(entries, []), tmp_path / "out") == 3
+    assert execute._finish(Plan(entries, []), options) == 3
     assert (tmp_path / "out" / "report.html").is_file()
 
 
