@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medseg.core.errors import ManifestError, MedsegError, problems
 from medseg.core.geometry import Grid
 from medseg.core.manifest import Case, Manifest
+from medseg.data.mirroring import Mirrored, Outline, compare_mirrored, outline
 from medseg.data.transforms import (
     IGNORE_INDEX,
     Preprocessing,
@@ -45,6 +46,7 @@ class CaseFacts:
         voxels: Voxels of each class, the background first.
         inside: A sample of each channel's values within the foreground, shape (C, n).
         lowest: The smallest value of each channel.
+        outline: Where its foreground lies.
     """
 
     case_id: str
@@ -52,6 +54,7 @@ class CaseFacts:
     voxels: tuple[int, ...]
     inside: NDArray[np.float32]
     lowest: tuple[float, ...]
+    outline: Outline
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Fingerprint:
         spacings: Spacing of each image, mm.
         channels: Intensities.
         classes: Sizes.
+        mirrored: The cases against each other mirrored left to right.
     """
 
     cases: tuple[str, ...]
@@ -111,6 +115,7 @@ class Fingerprint:
     spacings: tuple[tuple[float, ...], ...]
     channels: tuple[ChannelFacts, ...]
     classes: tuple[ClassFacts, ...]
+    mirrored: Mirrored
 
     def shapes_at(self, spacing: Sequence[float]) -> NDArray[np.float64]:
         """Return each image's shape at another spacing, shape (cases, 3)."""
@@ -160,6 +165,7 @@ def fingerprint(
             for number, name in enumerate(manifest.class_names)
             if number > 0
         ),
+        mirrored=compare_mirrored([facts.outline for facts in known]),
     )
 
 
@@ -189,6 +195,7 @@ def case_facts(manifest: Manifest, case: Case) -> CaseFacts:
         voxels=tuple(int(count) for count in counts),
         inside=_sample(image[:, inside]),
         lowest=tuple(float(channel.min()) for channel in image),
+        outline=outline(inside, grid.affine),
     )
 
 

@@ -118,7 +118,7 @@ def _of_data(draft: Draft, options: PlanOptions) -> Iterator[Choice]:
     scaled = [rules.intensity(channel) for channel in draft.facts.channels]
     yield Choice("data.preprocessing.intensity", [value for value, _ in scaled],
                  "; ".join(reason for _, reason in scaled))  # fmt: skip
-    axes, reason = rules.flip_axes(manifest.class_names[1:])
+    axes, reason = rules.flip_axes(manifest.class_names[1:], draft.facts.mirrored)
     yield Choice("data.augmentation.flip_axes", axes, reason)
     yield Choice("data.augmentation.affine", 0.5, "half the patches are turned and scaled")
 

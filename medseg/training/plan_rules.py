@@ -14,6 +14,7 @@ import numpy as np
 
 from medseg.core.errors import OptionError
 from medseg.data.fingerprint import ChannelFacts, Fingerprint
+from medseg.data.mirroring import Mirrored
 from medseg.data.sides import sided
 from medseg.networks.blocks import UNIT, Triple
 
@@ -150,11 +151,24 @@ def intensity(channel: ChannelFacts) -> tuple[str | list[float], str]:
     return "zscore", f"{channel.name} has no scale of its own: each image by itself"
 
 
-def flip_axes(class_names: Sequence[str]) -> tuple[list[int], str]:
-    """Return the axes that may be mirrored, in RAS order, and why."""
+def flip_axes(class_names: Sequence[str], mirrored: Mirrored) -> tuple[list[int], str]:
+    """Return the axes that may be mirrored, in RAS order, and why.
+
+    Args:
+        class_names: Of the foreground.
+        mirrored: How alike the cases are, mirrored or not.
+    """
     if names := sided(class_names):
         return [], f"{', '.join(names)}: a mirrored image would carry the wrong class"
-    return [0], "no class names left or right; bodies look alike mirrored, but not upside down"
+    if mirrored.is_unlike:
+        return [], (
+            f"{mirrored.own} of {mirrored.cases} cases are more like the others than like the "
+            f"others mirrored (similarity {mirrored.similarity:.2f} against "
+            f"{mirrored.mirrored:.2f}): all show one side"
+        )
+    return [0], (
+        "no class names left or right, and the cases look alike mirrored; no body is upside down"
+    )
 
 
 def norm_for(batch: int) -> str:

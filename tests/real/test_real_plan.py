@@ -32,6 +32,7 @@ def test_hippocampus_gets_the_patch_and_levels_of_nnunet(
     assert plan["data"]["train_folds"] == [2, 3, 4]  # fold 0 is held back
     assert plan["data"]["preprocessing"]["intensity"] == ["zscore"]
     assert len(record["fingerprint"]["cases"]) == 156
+    assert plan["data"]["augmentation"]["flip_axes"] == []  # each crop shows the same side
 
 
 def test_sarcoma_is_windowed_by_its_own_uptake(repository, medseg_data, tmp_path, monkeypatch):
@@ -39,6 +40,7 @@ def test_sarcoma_is_windowed_by_its_own_uptake(repository, medseg_data, tmp_path
     ((lower, upper),) = plan["data"]["preprocessing"]["intensity"]
     assert lower == 0
     assert 15 < upper < 25
+    assert plan["data"]["augmentation"]["flip_axes"] == [0]  # tumours are on either side
     assert "train_folds" not in plan["data"]
 
 

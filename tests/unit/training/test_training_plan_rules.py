@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from medseg.core.errors import OptionError
 from medseg.data.fingerprint import ChannelFacts, ClassFacts, Fingerprint
+from medseg.data.mirroring import Mirrored
 from medseg.training import plan_rules as rules
 
 
@@ -19,6 +20,7 @@ def facts_of(shapes, spacings):
         spacings=tuple(spacings),
         channels=(channel("MR"),),
         classes=(ClassFacts("a", len(shapes), 1.0, 0.1),),
+        mirrored=Mirrored(),
     )
 
 
@@ -105,9 +107,15 @@ def test_intensities_are_scaled_by_their_kind(facts, value):
 
 @pytest.mark.parametrize(("names", "axes"), [(["liver"], [0]), (["liver", "kidney_left"], [])])
 def test_sides_forbid_mirroring(names, axes):
-    found, reason = rules.flip_axes(names)
+    found, reason = rules.flip_axes(names, Mirrored(20, 11, 0.8, 0.8))
     assert found == axes
     assert ("kidney_left: a mirrored image" in reason) is (not axes)
+
+
+def test_cases_that_all_show_one_side_are_not_mirrored():
+    axes, reason = rules.flip_axes(["anterior"], Mirrored(20, 19, 0.87, 0.59))
+    assert axes == []
+    assert "19 of 20 cases" in reason
 
 
 def test_the_norm_follows_the_batch():
