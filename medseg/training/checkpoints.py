@@ -33,9 +33,9 @@ class Paused(Exception):  # noqa: N818 - no error
 class Checkpoints(Callback):
     """Keep `last` after every epoch and `best` by validation Dice, whole or not at all.
 
-    Also keep `last` after the running step when SIGTERM or Ctrl-C arrives, and every ten minutes.
-    A second Ctrl-C ends at once; so does any signal within a validation, where the step's weights
-    are those of an earlier `last` plus steps that a resumed run takes again.
+    Also keep `last` after the running step when SIGTERM or Ctrl-C arrives, before each validation,
+    and every ten minutes. A signal within a validation ends it at once, a resumed run begins with
+    it; a second Ctrl-C ends whatever is under way.
 
     Args:
         folder: Where they lie.
@@ -47,18 +47,20 @@ class Checkpoints(Callback):
         self.best: float | None = None
         self._fresh: float | None = None
         self._saved = 0.0
+        self._kept_step = -1
         self._signal = 0
         self._handlers: dict[int, Any] = {}
         self._resumed: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the best Dice so far, and what a resumed run must agree with."""
-        return {"best": self.best, **self._resumed}
+        """Keep the best Dice so far, this epoch's, and what a resumed run must agree with."""
+        return {"best": self.best, "fresh": self._fresh, **self._resumed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.best = state_dict["best"]
-        self._resumed = {key: value for key, value in state_dict.items() if key != "best"}
+        self.best, self._fresh = state_dict["best"], state_dict.get("fresh")
+        own = ("best", "fresh")
+        self._resumed = {key: value for key, value in state_dict.items() if key not in own}
 
     def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Compare with what was trained on before; take over the signals."""
@@ -99,14 +101,24 @@ class Checkpoints(Callback):
         if signalled and _between_steps(trainer, index):
             self._end(signalled)
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep `last`, unless gradients are being accumulated: a checkpoint does not hold them."""
+        if not _trains(trainer) or _accumulates(trainer):
+            return
+        self._keep(trainer, pl_module, "last")
+        signalled, _ = _of_any_device(trainer, self._signal, False)
+        if signalled:
+            self._end(signalled)
+
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """End a validation at once; `last` is whole."""
-        if self._signal and trainer.world_size == 1:
+        """End a validation at once if `last` holds its weights."""
+        kept = trainer.global_step == self._kept_step
+        if self._signal and kept and trainer.world_size == 1:
             self._end(self._signal)
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Note the new validation Dice; checkpoints are written at the end of the epoch."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if _trains(trainer):
             self._fresh = float(trainer.callback_metrics["val/dice"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -133,6 +145,8 @@ class Checkpoints(Callback):
         else:
             trainer.save_checkpoint(path)  # gathers and waits; only the first device writes
         self._saved = time.monotonic()
+        if name == "last":
+            self._kept_step = trainer.global_step
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signal:
@@ -159,6 +173,18 @@ def _of_any_device(trainer: pl.Trainer, number: int, due: bool) -> tuple[int, bo
     both = torch.tensor([number, due], device=trainer.strategy.root_device)
     torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MAX)
     return int(both[0]), bool(both[1])
+
+
+def _trains(trainer: pl.Trainer) -> bool:
+    """Return whether this is a training, not a trial or a validation of its own."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _accumulates(trainer: pl.Trainer) -> bool:
+    """Return whether gradients wait for further batches before a step is taken."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    ends = batches >= trainer.num_training_batches
+    return batches % trainer.accumulate_grad_batches != 0 and not ends
 
 
 def _between_steps(trainer: pl.Trainer, index: int) -> bool:

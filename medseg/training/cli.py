@@ -36,6 +36,7 @@ from medseg.training.checkpoints import Checkpoints, Paused
 from medseg.training.contradictions import refuse_contradictions, refuse_differences
 from medseg.training.module import TRAINING_KEY, SegmentationModule
 from medseg.training.norm_statistics import Kind, NormStatistics
+from medseg.training.pending import PendingValidation
 from medseg.training.postprocessing import PostprocessingLearner
 from medseg.training.probes import Probes
 from medseg.training.rate_finder import suggest_learning_rate
@@ -234,7 +235,8 @@ class TrainingCLI(LightningCLI):
         record = Record(self.files, curves, checkpoints, learner)
         # In this order: the clock stops, what was kept is learned from, all is recorded.
         self.pace = Pace()
-        callbacks: list[Callback] = [FiniteLoss(), curves, checkpoints, self.pace, learner, record]
+        callbacks: list[Callback] = [FiniteLoss(), PendingValidation(), curves, checkpoints,
+                                     self.pace, learner, record]  # fmt: skip
         if probes:
             callbacks.insert(1, probes)  # after FiniteLoss, before what writes its Dice
         if self.chosen.norm_statistics != "running":

@@ -165,7 +165,6 @@ class SegmentationModule(pl.LightningModule):
         heads = self._heads(batch["image"])
         across = self.trainer.world_size > 1
         loss = supervised_loss(heads, batch["label"], across, self.loss)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return {"loss": loss, **({"logits": heads[0].detach()} if self.shows_logits else {})}
 
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
