@@ -18,7 +18,7 @@ from medseg.core import environment
 from medseg.core.runs import RunFiles, atomic_text, write_json
 from medseg.io.memory import peak_bytes
 from medseg.training.budget import DivergenceError, budget_record
-from medseg.training.checkpoints import Checkpoints, irreproducible
+from medseg.training.checkpoints import Checkpoints
 from medseg.training.module import SegmentationModule
 from medseg.training.postprocessing import PostprocessingLearner
 from medseg.training.probes import Probes
@@ -201,8 +201,8 @@ class Record(Callback):
             "threads": torch.get_num_threads(),
             "devices": trainer.world_size,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "reproducible": not (reasons := irreproducible(trainer)),
-            "irreproducible_because": reasons,
+            "reproducible": not self.checkpoints.reasons,
+            "irreproducible_because": self.checkpoints.reasons,
             "platform": platform.platform(),
             "seed": data.seed,
             "data_set": data.manifest.name,

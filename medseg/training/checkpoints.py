@@ -15,10 +15,15 @@ from lightning_fabric.plugins.environments import SLURMEnvironment  # type: igno
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from medseg.core.errors import CheckpointError
 from medseg.networks.checkpoint import whole_checkpoint
+from medseg.training.continuation import (
+    changes,
+    circumstances,
+    irreproducible,
+    refuse_other_data,
+)
+from medseg.training.fixed import TRAINING_KEY
 from medseg.training.module import SegmentationModule
-from medseg.training.schedule import timer_of
 
 SAVE_SECONDS = 600
 """Within a long epoch `last` is written this often: a power cut loses no more."""
@@ -40,11 +45,18 @@ class Checkpoints(Callback):
     Args:
         folder: Where they lie.
         pause_after: Epochs after which to end as if interrupted; None for never.
+
+    Attributes:
+        best: The best validation Dice so far.
+        fixed: Settings that a resumed run cannot change.
+        reasons: Why the training, all its parts taken together, cannot be repeated.
     """
 
     def __init__(self, folder: Path, pause_after: int | None = None) -> None:
         self.folder, self.pause_after = folder, pause_after
         self.best: float | None = None
+        self.fixed: dict[str, Any] = {}
+        self.reasons: list[str] = []
         self._fresh: float | None = None
         self._saved = 0.0
         self._kept_step = -1
@@ -54,19 +66,28 @@ class Checkpoints(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the best Dice so far, this epoch's, and what a resumed run must agree with."""
-        return {"best": self.best, "fresh": self._fresh, **self._resumed}
+        own = {"best": self.best, "fresh": self._fresh, "reasons": self.reasons}
+        return {**own, **self._resumed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.best, self._fresh = state_dict["best"], state_dict.get("fresh")
-        own = ("best", "fresh")
+        self.reasons = list(state_dict.get("reasons", []))
+        own = ("best", "fresh", "reasons")
         self._resumed = {key: value for key, value in state_dict.items() if key not in own}
+
+    def on_save_checkpoint(
+        self, _trainer: pl.Trainer, _module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the settings that a resumed run cannot change."""
+        checkpoint[TRAINING_KEY] = self.fixed
 
     def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Compare with what was trained on before; take over the signals."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        here = {"data": data.content_digest, "threads": torch.get_num_threads()}
-        _compare(here, self._resumed, trainer)
+        here, there = circumstances(trainer), self._resumed
+        refuse_other_data(here, there)
+        found = [*self.reasons, *irreproducible(trainer), *changes(trainer, here, there)]
+        self.reasons = list(dict.fromkeys(found))
         self._resumed = here
         self._saved = time.monotonic()
         self._signal = 0
@@ -194,44 +215,3 @@ def _between_steps(trainer: pl.Trainer, index: int) -> bool:
     ends = after >= batches or trainer.should_stop
     validates = isinstance(every, int) and every < batches and after % every == 0
     return after % trainer.accumulate_grad_batches == 0 and not ends and not validates
-
-
-def _compare(here: dict[str, Any], there: dict[str, Any], trainer: pl.Trainer) -> None:
-    """Compare a resumed run with what it was.
-
-    Raises:
-        CheckpointError: If its training data are others now.
-    """
-    if not there:
-        return
-    if there["data"] != here["data"]:
-        raise CheckpointError(
-            "the training data, or the code that prepares them, changed since the checkpoint was "
-            "written: an exact continuation is not possible. Train anew, or start from its weights "
-            "with --init_from."
-        )
-    if there["threads"] != here["threads"]:
-        log.warning(
-            "the run began with %d threads and goes on with %d: the weights will differ from those "
-            "of an undisturbed run in their last bits.",
-            there["threads"],
-            here["threads"],
-        )
-    if timer_of(trainer):
-        log.warning(
-            "a training bounded by time goes on with the time it has left; how many steps that is "
-            "depends on the machine, so the weights are not those of an undisturbed run."
-        )
-
-
-def irreproducible(trainer: pl.Trainer) -> list[str]:
-    """Return why the same command may give other weights; nothing if it gives the same bits."""
-    reasons = []
-    if timer_of(trainer):
-        reasons.append("bounded by time: the number of steps depends on the machine")
-    if (
-        trainer.strategy.root_device.type != "cpu"
-        and not torch.are_deterministic_algorithms_enabled()
-    ):
-        reasons.append("on a GPU without --trainer.deterministic true")
-    return reasons

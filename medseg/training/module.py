@@ -26,9 +26,6 @@ from medseg.training.loss import PLAIN, Loss, dice_ce, supervised_loss
 from medseg.training.optimization import Optimization
 from medseg.training.schedule import learning_rate_factor, shared_progress
 
-TRAINING_KEY = "medseg_training"
-"""Where a checkpoint keeps the settings that a resumed run cannot change."""
-
 log = logging.getLogger("medseg")
 
 _DRAWS = 3
@@ -227,26 +224,13 @@ class SegmentationModule(pl.LightningModule):
             self.log(f"val/dice_{name}", value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what inference needs and what a resume must agree with; primitives only."""
+        """Add what inference needs; primitives only."""
         checkpoint[KEY] = self.description.to_primitives()
-        checkpoint[TRAINING_KEY] = self.fixed_settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Be in double precision before such weights are loaded: Lightning converts after that."""
         if any(value.dtype == torch.float64 for value in checkpoint["state_dict"].values()):
             self.double()
-
-    @property
-    def fixed_settings(self) -> dict[str, Any]:
-        """Settings that live in the optimizer's state: a resumed run cannot change them."""
-        recipe = self.optimization
-        return {
-            "optimization.name": recipe.name,
-            "optimization.weight_decay": recipe.weight_decay,
-            "optimization.momentum": recipe.momentum,
-            "optimization.fused": recipe.fused,
-            "ema_decay": self.ema_decay,
-        }
 
 
 def hard_dice(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
