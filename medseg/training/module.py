@@ -23,7 +23,7 @@ from medseg.networks.window import SlidingWindow
 from medseg.training.compiling import Heads, training_forward
 from medseg.training.contradictions import refuse_contradictions
 from medseg.training.loss import PLAIN, Loss, dice_ce, supervised_loss
-from medseg.training.optimization import Optimization
+from medseg.training.optimization import Optimization, match_strides
 from medseg.training.schedule import learning_rate_factor, shared_progress
 
 log = logging.getLogger("medseg")
@@ -129,11 +129,13 @@ class SegmentationModule(pl.LightningModule):
         return self.optimization.build(self.network)
 
     def on_fit_start(self) -> None:
-        """Compile, where that is asked for.
+        """Compile, where that is asked for; have DDP find the gradients as it expects them.
 
         Raises:
             OptionError: If it cannot be compiled.
         """
+        if self.trainer.world_size > 1:
+            match_strides(self.network)
         self._heads = training_forward(self.network, self.compiled, self.device.type)
 
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
