@@ -24,7 +24,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from medseg.core.errors import OptionError
 from medseg.core.manifest import load_manifest
-from medseg.core.runs import RunFiles, atomic_text
+from medseg.core.runs import RunFiles, atomic_text, make_writable
 from medseg.data.datamodule import SegmentationData
 from medseg.engine.progress import track
 from medseg.networks.checkpoint import KEY, Description, load_content, load_trained
@@ -327,6 +327,7 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Say where the run lies and what to think of; find the learning rate if asked."""
+        make_writable("--run_dir", self.files.run_dir)
         count = sum(p.numel() for p in self.model.network.parameters())
         log.info("run directory: %s", self.files.run_dir)
         log.info("norm %s, %d parameters", self.model.description.norm, count)
