@@ -82,13 +82,16 @@ class Checkpoints(Callback):
         """Add the settings that a resumed run cannot change."""
         checkpoint[TRAINING_KEY] = self.fixed
 
-    def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Compare with what was trained on before; take over the signals."""
+    def on_fit_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Compare with the part before, if this one is resumed."""
         here, there = circumstances(trainer), self._resumed
         refuse_other_data(here, there)
         found = [*self.reasons, *irreproducible(trainer), *changes(trainer, here, there)]
         self.reasons = list(dict.fromkeys(found))
         self._resumed = here
+
+    def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Take over the signals."""
         self._saved = time.monotonic()
         self._signal = 0
         slurm = isinstance(_environment(trainer), SLURMEnvironment)  # where Lightning requeues
@@ -122,8 +125,11 @@ class Checkpoints(Callback):
         if signalled and _between_steps(trainer, index):
             self._end(signalled)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep `last`, unless gradients are being accumulated: a checkpoint does not hold them."""
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep `last`, unless gradients are being accumulated: a checkpoint does not hold them.
+
+        Here the clocks of validations run already: this is part of what one takes.
+        """
         if not _trains(trainer) or _accumulates(trainer):
             return
         self._keep(trainer, pl_module, "last")

@@ -240,7 +240,7 @@ class TrainingCLI(LightningCLI):
         record = Record(self.files, curves, checkpoints, learner)
         # In this order: the clock stops, what was kept is learned from, all is recorded.
         self.pace = Pace()
-        callbacks: list[Callback] = [FiniteLoss(), PendingValidation(), curves, checkpoints,
+        callbacks: list[Callback] = [FiniteLoss(), curves, checkpoints, PendingValidation(),
                                      self.pace, learner, record]  # fmt: skip
         if probes:
             callbacks.insert(1, probes)  # after FiniteLoss, before what writes its Dice

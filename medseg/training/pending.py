@@ -19,7 +19,7 @@ class PendingValidation(Callback):
     batch was begun. Where the training had come to its last step or the end of its time, Lightning
     would find nothing left to do: the bound is lifted until that validation starts.
 
-    Must come after the timer, and before what writes checkpoints.
+    Must come after the timer, and after what remembers the bounds.
     """
 
     def __init__(self) -> None:
