@@ -8,6 +8,15 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 
+def pytest_runtest_setup(item):
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+
+
 @pytest.fixture(scope="session")
 def repository():
     """Return the folder that holds pipelines/ and data_manifests/."""

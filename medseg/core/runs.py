@@ -129,6 +129,25 @@ class ScoreFiles:
         return self._beside("summary.json")
 
 
+def make_writable(option: str, folder: Path) -> None:
+    """Make an output folder, and find out now whether it can be written to.
+
+    Args:
+        option: The flag that names it.
+        folder: The folder.
+
+    Raises:
+        OptionError: If it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        cause = "it is a file" if folder.is_file() else error.strerror
+        raise OptionError(f"{option} {folder} cannot be written to ({cause}).") from error
+
+
 def write_scores(path: Path, scores: Iterable[Score]) -> None:
     """Write scores.csv, whole or not at all."""
     with atomic_text(path) as file:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +117,28 @@ class PlainStage(nn.Sequential):
         )
 
 
+class Mean(nn.AvgPool3d):
+    """Mean over windows side by side, with a deterministic gradient where that is asked for."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the mean of each window; PyTorch's own gradient is not deterministic on a GPU."""
+        if image.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return window_means(image, cast("Triple", self.kernel_size))
+        out: Tensor = super().forward(image)
+        return out
+
+
+def window_means(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the mean of each window, shape (B, C, I / i, J / j, K / k).
+
+    Args:
+        image: Shape (B, C, I, J, K), each axis divisible by its window.
+        size: Of a window, (i, j, k).
+    """
+    pairs = ((n // s, s) for n, s in zip(image.shape[2:], size, strict=True))
+    return image.reshape(*image.shape[:2], *chain.from_iterable(pairs)).mean((3, 5, 7))
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions beside a shortcut (He 2016; the D variant of He 2019 for strides)."""
 
@@ -132,7 +157,7 @@ class ResidualBlock(nn.Module):
         )
         shortcut: list[nn.Module] = []
         if max(stride) > 1:
-            shortcut.append(nn.AvgPool3d(stride, stride))
+            shortcut.append(Mean(stride, stride))
         if in_channels != out_channels:
             shortcut.append(ConvNorm(in_channels, out_channels, UNIT, UNIT, style, activate=False))
         self.shortcut = nn.Sequential(*shortcut)

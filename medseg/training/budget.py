@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medseg.core.errors import MedsegError
 from medseg.training.module import SegmentationModule
-from medseg.training.schedule import timer_of, training_progress
+from medseg.training.schedule import share_done, timer_of, training_progress
 
 READ_EVERY = 50
 """Steps between two looks at a loss on a GPU: each look waits for the device."""
@@ -94,7 +94,7 @@ class Pace(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Say how long the rest will take."""
-        done, timer = training_progress(trainer), timer_of(trainer)
+        done, timer = share_done(trainer), timer_of(trainer)
         gained = done - (self._done_before or 0.0)
         if gained <= 0 or not trainer.is_global_zero:
             return
@@ -189,7 +189,7 @@ def budget_record(trainer: pl.Trainer) -> dict[str, Any]:
         "learning_rate": module.optimization.learning_rate,
         "found_learning_rate": found,
         "max_seconds": timer and _duration(timer),
-        "schedule_done": round(training_progress(trainer), 4),
+        "schedule_done": round(share_done(trainer), 4),
         "stopped_early": stopped,
         "best_chosen_on": f"fold {data.fold}",
     }

@@ -12,12 +12,13 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
 
 from medseg.core import environment
 from medseg.core.runs import RunFiles, atomic_text, write_json
 from medseg.io.memory import peak_bytes
 from medseg.training.budget import DivergenceError, budget_record
-from medseg.training.checkpoints import Checkpoints, irreproducible
+from medseg.training.checkpoints import Checkpoints
 from medseg.training.module import SegmentationModule
 from medseg.training.postprocessing import PostprocessingLearner
 from medseg.training.probes import Probes
@@ -40,22 +41,29 @@ class Curves(Callback):
         self.rows: list[dict[str, Any]] = []
         self.spent = 0.0
         self.started = 0.0
-        self._validated = False
+        self._loss: Tensor | float = 0.0
+        self._batches = 0
+        self._figures: dict[str, float] = {}
         self._validating = 0.0
         self._validation_seconds = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the seconds and rows so far."""
+        """Keep the seconds and rows so far, and what is known of the row to come."""
         return {
             "seconds": self.seconds,
             "validation_seconds": self._validation_seconds,
             "rows": self.rows,
+            "loss": float(self._loss),
+            "batches": self._batches,
+            "figures": self._figures,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.spent, self.rows = float(state_dict["seconds"]), list(state_dict["rows"])
         self._validation_seconds = float(state_dict.get("validation_seconds", 0.0))
+        self._loss, self._batches = state_dict.get("loss", 0.0), state_dict.get("batches", 0)
+        self._figures = dict(state_dict.get("figures", {}))
 
     @property
     def seconds(self) -> float:
@@ -70,23 +78,34 @@ class Curves(Callback):
         """Stop the clock: what follows is no training."""
         self.spent, self.started = self.seconds, 0.0
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, _module: pl.LightningModule, out: Any, _batch: Any, _index: int
+    ) -> None:
+        """Add up the loss: what Lightning adds up itself is lost where an epoch is cut in two."""
+        self._loss = self._loss + out["loss"] * trainer.accumulate_grad_batches
+        self._batches += 1
+
     def on_validation_start(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Start the clock of a validation."""
         self._validating = time.monotonic()
 
-    def on_validation_end(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Note that this epoch has validation figures; Lightning keeps the last ones for ever."""
-        self._validated = True
+    def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Note this epoch's figures; Lightning keeps the last ones for ever."""
+        metrics = trainer.callback_metrics
+        self._figures = {k: float(v) for k, v in metrics.items() if k.startswith("val/")}
         self._validation_seconds += time.monotonic() - self._validating
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add a row."""
         if self.rows and self.rows[-1]["step"] == trainer.global_step:
             return  # resumed from the end of this epoch, which Lightning ends once more
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if not self._validated:
-            metrics = {k: v for k, v in metrics.items() if not k.startswith("val/")}
-        self._validated = False
+        pl_module.log("train/loss", self._loss / self._batches)
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not name.startswith("val/")
+        } | self._figures
+        self._loss, self._batches, self._figures = 0.0, 0, {}
         row: dict[str, Any] = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
@@ -182,8 +201,8 @@ class Record(Callback):
             "threads": torch.get_num_threads(),
             "devices": trainer.world_size,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "reproducible": not (reasons := irreproducible(trainer)),
-            "irreproducible_because": reasons,
+            "reproducible": not self.checkpoints.reasons,
+            "irreproducible_because": self.checkpoints.reasons,
             "platform": platform.platform(),
             "seed": data.seed,
             "data_set": data.manifest.name,

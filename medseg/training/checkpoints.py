@@ -15,10 +15,15 @@ from lightning_fabric.plugins.environments import SLURMEnvironment  # type: igno
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from medseg.core.errors import CheckpointError
 from medseg.networks.checkpoint import whole_checkpoint
+from medseg.training.continuation import (
+    changes,
+    circumstances,
+    irreproducible,
+    refuse_other_data,
+)
+from medseg.training.fixed import TRAINING_KEY
 from medseg.training.module import SegmentationModule
-from medseg.training.schedule import timer_of
 
 SAVE_SECONDS = 600
 """Within a long epoch `last` is written this often: a power cut loses no more."""
@@ -33,39 +38,60 @@ class Paused(Exception):  # noqa: N818 - no error
 class Checkpoints(Callback):
     """Keep `last` after every epoch and `best` by validation Dice, whole or not at all.
 
-    Also keep `last` after the running step when SIGTERM or Ctrl-C arrives, and every ten minutes.
-    A second Ctrl-C ends at once; so does any signal within a validation, where the step's weights
-    are those of an earlier `last` plus steps that a resumed run takes again.
+    Also keep `last` after the running step when SIGTERM or Ctrl-C arrives, before each validation,
+    and every ten minutes. A signal within a validation ends it at once, a resumed run begins with
+    it; a second Ctrl-C ends whatever is under way.
 
     Args:
         folder: Where they lie.
         pause_after: Epochs after which to end as if interrupted; None for never.
+
+    Attributes:
+        best: The best validation Dice so far.
+        fixed: Settings that a resumed run cannot change.
+        reasons: Why the training, all its parts taken together, cannot be repeated.
     """
 
     def __init__(self, folder: Path, pause_after: int | None = None) -> None:
         self.folder, self.pause_after = folder, pause_after
         self.best: float | None = None
+        self.fixed: dict[str, Any] = {}
+        self.reasons: list[str] = []
         self._fresh: float | None = None
         self._saved = 0.0
+        self._kept_step = -1
         self._signal = 0
         self._handlers: dict[int, Any] = {}
         self._resumed: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the best Dice so far, and what a resumed run must agree with."""
-        return {"best": self.best, **self._resumed}
+        """Keep the best Dice so far, this epoch's, and what a resumed run must agree with."""
+        own = {"best": self.best, "fresh": self._fresh, "reasons": self.reasons}
+        return {**own, **self._resumed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.best = state_dict["best"]
-        self._resumed = {key: value for key, value in state_dict.items() if key != "best"}
+        self.best, self._fresh = state_dict["best"], state_dict.get("fresh")
+        self.reasons = list(state_dict.get("reasons", []))
+        own = ("best", "fresh", "reasons")
+        self._resumed = {key: value for key, value in state_dict.items() if key not in own}
+
+    def on_save_checkpoint(
+        self, _trainer: pl.Trainer, _module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the settings that a resumed run cannot change."""
+        checkpoint[TRAINING_KEY] = self.fixed
+
+    def on_fit_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Compare with the part before, if this one is resumed."""
+        here, there = circumstances(trainer), self._resumed
+        refuse_other_data(here, there)
+        found = [*self.reasons, *irreproducible(trainer), *changes(trainer, here, there)]
+        self.reasons = list(dict.fromkeys(found))
+        self._resumed = here
 
     def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Compare with what was trained on before; take over the signals."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        here = {"data": data.content_digest, "threads": torch.get_num_threads()}
-        _compare(here, self._resumed, trainer)
-        self._resumed = here
+        """Take over the signals."""
         self._saved = time.monotonic()
         self._signal = 0
         slurm = isinstance(_environment(trainer), SLURMEnvironment)  # where Lightning requeues
@@ -99,14 +125,27 @@ class Checkpoints(Callback):
         if signalled and _between_steps(trainer, index):
             self._end(signalled)
 
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep `last`, unless gradients are being accumulated: a checkpoint does not hold them.
+
+        Here the clocks of validations run already: this is part of what one takes.
+        """
+        if not _trains(trainer) or _accumulates(trainer):
+            return
+        self._keep(trainer, pl_module, "last")
+        signalled, _ = _of_any_device(trainer, self._signal, False)
+        if signalled:
+            self._end(signalled)
+
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """End a validation at once; `last` is whole."""
-        if self._signal and trainer.world_size == 1:
+        """End a validation at once if `last` holds its weights."""
+        kept = trainer.global_step == self._kept_step
+        if self._signal and kept and trainer.world_size == 1:
             self._end(self._signal)
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Note the new validation Dice; checkpoints are written at the end of the epoch."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if _trains(trainer):
             self._fresh = float(trainer.callback_metrics["val/dice"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -133,6 +172,8 @@ class Checkpoints(Callback):
         else:
             trainer.save_checkpoint(path)  # gathers and waits; only the first device writes
         self._saved = time.monotonic()
+        if name == "last":
+            self._kept_step = trainer.global_step
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signal:
@@ -161,6 +202,18 @@ def _of_any_device(trainer: pl.Trainer, number: int, due: bool) -> tuple[int, bo
     return int(both[0]), bool(both[1])
 
 
+def _trains(trainer: pl.Trainer) -> bool:
+    """Return whether this is a training, not a trial or a validation of its own."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _accumulates(trainer: pl.Trainer) -> bool:
+    """Return whether gradients wait for further batches before a step is taken."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    ends = batches >= trainer.num_training_batches
+    return batches % trainer.accumulate_grad_batches != 0 and not ends
+
+
 def _between_steps(trainer: pl.Trainer, index: int) -> bool:
     """Return whether no gradient is being accumulated, and neither validation nor epoch end due."""
     after = index + 1
@@ -168,44 +221,3 @@ def _between_steps(trainer: pl.Trainer, index: int) -> bool:
     ends = after >= batches or trainer.should_stop
     validates = isinstance(every, int) and every < batches and after % every == 0
     return after % trainer.accumulate_grad_batches == 0 and not ends and not validates
-
-
-def _compare(here: dict[str, Any], there: dict[str, Any], trainer: pl.Trainer) -> None:
-    """Compare a resumed run with what it was.
-
-    Raises:
-        CheckpointError: If its training data are others now.
-    """
-    if not there:
-        return
-    if there["data"] != here["data"]:
-        raise CheckpointError(
-            "the training data, or the code that prepares them, changed since the checkpoint was "
-            "written: an exact continuation is not possible. Train anew, or start from its weights "
-            "with --init_from."
-        )
-    if there["threads"] != here["threads"]:
-        log.warning(
-            "the run began with %d threads and goes on with %d: the weights will differ from those "
-            "of an undisturbed run in their last bits.",
-            there["threads"],
-            here["threads"],
-        )
-    if timer_of(trainer):
-        log.warning(
-            "a training bounded by time goes on with the time it has left; how many steps that is "
-            "depends on the machine, so the weights are not those of an undisturbed run."
-        )
-
-
-def irreproducible(trainer: pl.Trainer) -> list[str]:
-    """Return why the same command may give other weights; nothing if it gives the same bits."""
-    reasons = []
-    if timer_of(trainer):
-        reasons.append("bounded by time: the number of steps depends on the machine")
-    if (
-        trainer.strategy.root_device.type != "cpu"
-        and not torch.are_deterministic_algorithms_enabled()
-    ):
-        reasons.append("on a GPU without --trainer.deterministic true")
-    return reasons

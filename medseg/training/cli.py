@@ -24,18 +24,21 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from medseg.core.errors import OptionError
 from medseg.core.manifest import load_manifest
-from medseg.core.runs import RunFiles, atomic_text
+from medseg.core.runs import RunFiles, atomic_text, make_writable
 from medseg.data.datamodule import SegmentationData
 from medseg.engine.progress import track
 from medseg.networks.checkpoint import KEY, Description, load_content, load_trained
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.training.advice import advice, settings_of
+from medseg.training.bounds import refuse_endless, refuse_partial_epochs
 from medseg.training.budget import FiniteLoss, Pace
 from medseg.training.callbacks import Curves, Record
 from medseg.training.checkpoints import Checkpoints, Paused
-from medseg.training.contradictions import refuse_contradictions, refuse_differences
-from medseg.training.module import TRAINING_KEY, SegmentationModule
+from medseg.training.contradictions import refuse_contradictions
+from medseg.training.fixed import fixed_settings, kept_settings, refuse_changes
+from medseg.training.module import SegmentationModule
 from medseg.training.norm_statistics import Kind, NormStatistics
+from medseg.training.pending import PendingValidation
 from medseg.training.postprocessing import PostprocessingLearner
 from medseg.training.probes import Probes
 from medseg.training.rate_finder import suggest_learning_rate
@@ -180,6 +183,8 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Check network, patch and run directory; choose the directory and the checkpoint."""
         chosen = self.chosen
+        if self.subcommand == "fit":
+            refuse_partial_epochs(chosen.trainer)
         network = Architecture(**chosen.model.network.as_dict())
         check_architecture(
             network,
@@ -230,11 +235,13 @@ class TrainingCLI(LightningCLI):
         probes = Probes(self.files.probes) if self.chosen.probes else None
         curves = Curves(self.files.curves, probes)
         checkpoints = Checkpoints(self.files.checkpoints, self.chosen.pause_after_epochs)
+        self.checkpoints = checkpoints
         learner = PostprocessingLearner(self.files.checkpoints)
         record = Record(self.files, curves, checkpoints, learner)
         # In this order: the clock stops, what was kept is learned from, all is recorded.
         self.pace = Pace()
-        callbacks: list[Callback] = [FiniteLoss(), curves, checkpoints, self.pace, learner, record]
+        callbacks: list[Callback] = [FiniteLoss(), curves, checkpoints, PendingValidation(),
+                                     self.pace, learner, record]  # fmt: skip
         if probes:
             callbacks.insert(1, probes)  # after FiniteLoss, before what writes its Dice
         if self.chosen.norm_statistics != "running":
@@ -290,6 +297,8 @@ class TrainingCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Refuse what contradicts devices or checkpoint; load the weights to start from."""
         self._refuse_devices()
+        if self.subcommand == "fit":
+            refuse_endless(self.trainer, self.model)
         self.datamodule.progress = track
         if self.chosen.ckpt_path:
             self._refuse_contradictions(load_content(Path(self.chosen.ckpt_path)))
@@ -302,17 +311,23 @@ class TrainingCLI(LightningCLI):
         there, here = Description.from_primitives(content[KEY]), self.model.description
         refuse_contradictions(here, there)
         if self.subcommand == "fit":
-            kept = content.get(TRAINING_KEY, {})
-            asked = self.model.fixed_settings
-            refuse_differences({f"model.{k}": (v, kept.get(k)) for k, v in asked.items()})
+            kept = kept_settings(content)
+            if self.chosen.seed_everything is False:  # drawn by nobody, and kept all the same
+                self.datamodule.seed = kept.get("seed_everything", self.datamodule.seed)
+            refuse_changes(self._fixed_settings(), kept)
             if earlier := there.task.get("earlier_cases"):
                 here.task["earlier_cases"] = earlier
             # Only what all of the training mirrored.
             both = set(here.mirror_axes) & set(there.mirror_axes)
             here.task["mirror_axes"] = sorted(both)
 
+    def _fixed_settings(self) -> dict[str, Any]:
+        augmentation = _plain(self.chosen.data.augmentation)
+        return fixed_settings(self.trainer, self.model, self.datamodule, augmentation)
+
     def before_fit(self) -> None:
         """Say where the run lies and what to think of; find the learning rate if asked."""
+        make_writable("--run_dir", self.files.run_dir)
         count = sum(p.numel() for p in self.model.network.parameters())
         log.info("run directory: %s", self.files.run_dir)
         log.info("norm %s, %d parameters", self.model.description.norm, count)
@@ -323,6 +338,7 @@ class TrainingCLI(LightningCLI):
             log.warning("%s", sentence)
         if self.chosen.find_learning_rate:
             self._find_learning_rate()
+        self.checkpoints.fixed = self._fixed_settings()
 
     def _find_learning_rate(self) -> None:
         """Run the range test; with `use`, train at its suggestion."""

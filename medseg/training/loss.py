@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 from medseg.core.errors import OptionError
@@ -71,46 +70,65 @@ def dice_ce(logits: Tensor, label: Tensor, across: bool = False, loss: Loss = PL
         loss: Its weights and variants.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    target = label.long()
-    counted = target != IGNORE_INDEX
-    entropy = _entropy(logits, target, loss.focal_gamma)
-    overlap, total = _overlaps(logits, target, counted, loss)
+    # Of an ignored voxel no class is true: its index is none of them.
+    classes = torch.arange(logits.shape[1], device=label.device).to(label.dtype)
+    truth = label[:, None] == classes.view(1, -1, 1, 1, 1)
+    counted = label != IGNORE_INDEX
+    likelihood = logits.log_softmax(dim=1)
+    entropy = _entropy(likelihood, truth, loss.focal_gamma)
+    chance = likelihood[:, 1:].exp() * counted[:, None]
+    overlap, total = _overlaps(chance, truth[:, 1:], loss)
     if loss.dice_over == "sample":  # the devices add up what is known of each: Dice, and how many
         overlap, total = _ratio(overlap, total).sum(0), torch.full_like(total[0], len(total))
     sums = torch.cat([entropy[None], counted.sum()[None].to(entropy.dtype), overlap, total])
     if across:
-        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
-    classes = logits.shape[1]
-    entropy, overlap, total = (
-        sums[0] / sums[1].clamp_min(1),
-        sums[2 : classes + 1],
-        sums[classes + 1 :],
-    )
+        sums = _over_devices(sums)
+    entropy, (overlap, total) = sums[0] / sums[1].clamp_min(1), sums[2:].chunk(2)
     dice = (overlap / total if loss.dice_over == "sample" else _ratio(overlap, total)).mean()
     # In this order the weights 1 and 1 change no bit of `entropy + 1 - dice`.
     result: Tensor = loss.entropy_weight * entropy + loss.dice_weight - loss.dice_weight * dice
     return result
 
 
-def _entropy(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
-    """Return the sum of all voxels' cross-entropy, focal where gamma > 0."""
+class _SumOverDevices(torch.autograd.Function):
+    """The sum over all devices; each gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_context: Any, mine: Tensor) -> Tensor:
+        """Return the sum of what each device has."""
+        total = mine.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: Any, *gradients: Tensor) -> Tensor:
+        """Return the sum of the gradients."""
+        return _SumOverDevices.forward(_context, gradients[0])
+
+
+def _over_devices(mine: Tensor) -> Tensor:
+    return cast("Tensor", _SumOverDevices.apply(mine))  # type: ignore[no-untyped-call]
+
+
+def _entropy(likelihood: Tensor, truth: Tensor, gamma: float) -> Tensor:
+    """Return the sum of all voxels' cross-entropy, focal where gamma > 0.
+
+    PyTorch's own has no deterministic sum over volumes on CUDA.
+    """
+    of_truth = torch.where(truth, likelihood, 0)
     if gamma == 0:
-        return F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="sum")
-    entropy = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="none")
+        return -of_truth.sum()
+    entropy = -of_truth.sum(dim=1)
     # At 0 a power below 1 has no gradient.
     doubt = (-torch.expm1(-entropy)).clamp_min(torch.finfo(entropy.dtype).eps)
     return (doubt**gamma * entropy).sum()
 
 
-def _overlaps(logits: Tensor, target: Tensor, counted: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+def _overlaps(chance: Tensor, truth: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """Return TP and 2 (TP + alpha FP + beta FN), the parts of Tversky's ratio.
 
     Shape (foreground classes,), or (B, foreground classes) where Dice is taken over samples.
     """
-    inside = counted[:, None]
-    truth = F.one_hot(torch.where(counted, target, 0), logits.shape[1]).movedim(-1, 1)[:, 1:]
-    truth = truth * inside
-    chance = logits.softmax(dim=1)[:, 1:] * inside
     axes = (0, 2, 3, 4) if loss.dice_over == "batch" else (2, 3, 4)
     overlap = (chance * truth).sum(axes)
     # FP = chance - TP and FN = truth - TP.

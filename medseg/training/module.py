@@ -23,11 +23,8 @@ from medseg.networks.window import SlidingWindow
 from medseg.training.compiling import Heads, training_forward
 from medseg.training.contradictions import refuse_contradictions
 from medseg.training.loss import PLAIN, Loss, dice_ce, supervised_loss
-from medseg.training.optimization import Optimization
+from medseg.training.optimization import Optimization, match_strides
 from medseg.training.schedule import learning_rate_factor, shared_progress
-
-TRAINING_KEY = "medseg_training"
-"""Where a checkpoint keeps the settings that a resumed run cannot change."""
 
 log = logging.getLogger("medseg")
 
@@ -132,11 +129,13 @@ class SegmentationModule(pl.LightningModule):
         return self.optimization.build(self.network)
 
     def on_fit_start(self) -> None:
-        """Compile, where that is asked for.
+        """Compile, where that is asked for; have DDP find the gradients as it expects them.
 
         Raises:
             OptionError: If it cannot be compiled.
         """
+        if self.trainer.world_size > 1:
+            match_strides(self.network)
         self._heads = training_forward(self.network, self.compiled, self.device.type)
 
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
@@ -165,7 +164,6 @@ class SegmentationModule(pl.LightningModule):
         heads = self._heads(batch["image"])
         across = self.trainer.world_size > 1
         loss = supervised_loss(heads, batch["label"], across, self.loss)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return {"loss": loss, **({"logits": heads[0].detach()} if self.shows_logits else {})}
 
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
@@ -228,26 +226,13 @@ class SegmentationModule(pl.LightningModule):
             self.log(f"val/dice_{name}", value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what inference needs and what a resume must agree with; primitives only."""
+        """Add what inference needs; primitives only."""
         checkpoint[KEY] = self.description.to_primitives()
-        checkpoint[TRAINING_KEY] = self.fixed_settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Be in double precision before such weights are loaded: Lightning converts after that."""
         if any(value.dtype == torch.float64 for value in checkpoint["state_dict"].values()):
             self.double()
-
-    @property
-    def fixed_settings(self) -> dict[str, Any]:
-        """Settings that live in the optimizer's state: a resumed run cannot change them."""
-        recipe = self.optimization
-        return {
-            "optimization.name": recipe.name,
-            "optimization.weight_decay": recipe.weight_decay,
-            "optimization.momentum": recipe.momentum,
-            "optimization.fused": recipe.fused,
-            "ema_decay": self.ema_decay,
-        }
 
 
 def hard_dice(prediction: Tensor, label: Tensor, classes: int) -> Tensor:

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medseg.core.errors import OptionError
 from medseg.training.schedule import Schedule
 
 FUSED_DEVICES = {"cpu", "cuda", "mps"}
 """Kinds of devices for which PyTorch 2.10 and later have fused AdamW and SGD."""
+
+
+def match_strides(network: nn.Module) -> None:
+    """Give gradients the strides of their weights where memory does not tell one from another.
+
+    Kernels of one voxel or of one channel lie in memory the same way with the channels first or
+    last, only the strides have two names, and which one a gradient gets depends on the precision.
+    DDP compares the names, and warns.
+    """
+    for weight in network.parameters():
+        last = torch.channels_last_3d
+        if weight.ndim == 5 and weight.is_contiguous() and weight.is_contiguous(memory_format=last):
+            hook = partial(_with_strides, stride=weight.stride())
+            weight.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def _with_strides(gradient: Tensor, stride: tuple[int, ...]) -> Tensor:
+    return gradient.reshape(-1).as_strided(gradient.shape, stride)
 
 
 @dataclass(frozen=True)

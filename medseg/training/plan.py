@@ -8,6 +8,7 @@ import torch
 
 from medseg.core.errors import ManifestError, OptionError, check_choice
 from medseg.core.manifest import Case, Manifest, load_manifest
+from medseg.core.runs import make_writable
 from medseg.data.fingerprint import fingerprint
 from medseg.engine.progress import track
 from medseg.io.memory import available_bytes, parse_bytes
@@ -36,11 +37,13 @@ def plan(options: PlanOptions) -> int:
     machine = machine_of(options)
     manifest = load_manifest(options.manifest, options.root)
     train_folds, train, val = _split(manifest, options.fold)
+    make_writable("--output", options.output.parent)
     facts = fingerprint(manifest, train, lambda cases, n: track(cases, "reading", n))
     spacing = options.spacing or rules.target_spacing(facts)
     draft = Draft(manifest, train_folds, train, val, facts, machine, tuple(spacing),
                   *fitted(options, facts, manifest, machine, spacing))  # fmt: skip
     _refuse_haste(draft)
+    _tell_of_batch(options, draft)
     write_plan(draft, options)
     log.info("%s: %s", options.output, _summary(draft))
     log.info("train with: medseg fit --config %s", options.output)
@@ -56,6 +59,8 @@ def _check(options: PlanOptions) -> None:
         raise OptionError(f"--spacing must be three lengths in mm; got {list(options.spacing)}.")
     if options.output.suffix not in (".yaml", ".yml"):
         raise OptionError(f"--output must end in .yaml; got {options.output}.")
+    if options.output.is_dir():
+        raise OptionError(f"--output {options.output} is a folder; name a file.")
     if options.output.exists() and not options.overwrite:
         raise OptionError(f"{options.output} exists. Choose another --output, or --overwrite.")
 
@@ -88,6 +93,17 @@ def _refuse_haste(draft: Draft) -> None:
         )
 
 
+def _tell_of_batch(options: PlanOptions, draft: Draft) -> None:
+    """Say where a batch that was chosen changes what a norm computes."""
+    job = draft.job
+    if NORMS[job.norm].batch_dependent and options.batch_size is None and job.batch_size != 2:
+        log.info(
+            "batch %d instead of 2: norm %r takes its statistics over the batch, so it computes "
+            "something else than at 2; --batch_size keeps it the same among plans.",
+            job.batch_size, job.norm,
+        )  # fmt: skip
+
+
 def _split(
     manifest: Manifest, fold: int
 ) -> tuple[list[int] | None, tuple[Case, ...], tuple[Case, ...]]:
@@ -100,6 +116,7 @@ def _split(
             f"{manifest.path} has {len(manifest.folds)} folds; a plan needs two. "
             "Draw some: medseg manifest --folds 5."
         )
+    manifest.split(fold)  # a fold that does not exist is refused before others are spoken of
     others = [other for other in manifest.folds if other != fold]
     present = manifest.present_folds()
     kept = [other for other in others if other in present] or others

@@ -73,8 +73,10 @@ def _of_model(draft: Draft, options: PlanOptions) -> Iterator[Choice]:
     yield Choice("model.norm", job.norm, named)
     if job.norm.startswith("group"):
         yield Choice("model.norm_groups", job.norm_groups, "--norm_groups")
-    yield Choice("model.ema_decay", ema_decay(draft.steps),
-                 "averaged weights, over a third of the steps that the time allows")  # fmt: skip
+    over = "over a third of the steps that the time allows" if draft.steps else (
+        "over about 1000 steps: how many the time allows is not known"
+    )  # fmt: skip
+    yield Choice("model.ema_decay", ema_decay(draft.steps), f"averaged weights, {over}")
     spacing = ", ".join(f"{length:g}" for length in draft.spacing)
     yield Choice("model.network.channels", list(network.channels),
                  f"{'32 on a GPU' if job.device == 'cuda' else '16 on a CPU'} at the finest level, "
@@ -108,8 +110,10 @@ def _of_data(draft: Draft, options: PlanOptions) -> Iterator[Choice]:
         )
     yield Choice("data.patch_size", list(job.patch_size), _patch_reason(draft))
     yield Choice("data.batch_size", job.batch_size, _batch_reason(options))
-    yield Choice("data.steps_per_epoch", draft.steps_per_epoch,
-                 f"then validation, to spend {VALIDATION_SHARE:.0%} of the time on it")  # fmt: skip
+    share = f"to spend {VALIDATION_SHARE:.0%} of the time on it" if draft.steps else (
+        "nnU-Net's epoch: how long a step takes is not known"
+    )  # fmt: skip
+    yield Choice("data.steps_per_epoch", draft.steps_per_epoch, f"then validation, {share}")
     yield Choice("data.num_workers", workers(job.device), "loader processes" if job.device == "cuda"
                  else "patches are ready in no time; the cores are busy")  # fmt: skip
     yield Choice("data.preprocessing.spacing", list(draft.spacing), "--spacing" if options.spacing
@@ -127,7 +131,7 @@ def _patch_reason(draft: Draft) -> str:
     median = draft.facts.median_shape(draft.spacing).round().astype(int)
     words = f"{draft.covered:.0%} of the median image, {tuple(map(int, median))} voxels"
     if draft.covered < 1:
-        words += "; larger ones did not fit memory or time"
+        words += f"; the next larger one did not fit the {draft.limit}"
         if draft.covered < SMALLER_IS_BETTER:
             words += ", and a coarser --spacing would show the network more of the body at once"
     return f"{words}. {cost_words(draft.cost)}"

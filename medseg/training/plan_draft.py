@@ -29,6 +29,7 @@ class Draft:
         spacing: Target spacing, mm.
         job: The training step that fits.
         cost: What it takes.
+        limit: What the next larger patch did not fit: memory or time; "" if there is none.
     """
 
     manifest: Manifest
@@ -40,6 +41,7 @@ class Draft:
     spacing: tuple[float, ...]
     job: StepJob
     cost: StepCost
+    limit: str
 
     @property
     def covered(self) -> float:

@@ -64,8 +64,11 @@ def fitted(
     manifest: Manifest,
     machine: Machine,
     spacing: Sequence[float],
-) -> tuple[StepJob, StepCost]:
-    """Return the training step that fits memory and time, and what it takes."""
+) -> tuple[StepJob, StepCost, str]:
+    """Return the training step that fits memory and time, what it takes, and what limits its patch.
+
+    The limit is `memory`, `time`, or "" where there is no larger patch.
+    """
     candidates = [
         _job(options, manifest, machine, layout) for layout in rules.layouts(facts, spacing)
     ]
@@ -76,12 +79,14 @@ def fitted(
         )
     job = _that_fits(candidates, machine)
     cost = StepCost(reckon(job), None)
+    limit = "memory" if job.patch_size != candidates[0].patch_size else ""
     if machine.there:
-        job, cost = _measured(candidates, job, machine)
+        job, cost, slow = _measured(candidates, job, machine)
+        limit = slow or limit
     if options.batch_size is None:
         job, cost = _with_more(options, facts, spacing, machine, job, cost)
     check_architecture(job.architecture, job.norm, job.norm_groups, job.patch_size, job.batch_size)
-    return job, cost
+    return job, cost, limit
 
 
 def _job(
@@ -132,8 +137,11 @@ def _that_fits(candidates: Sequence[StepJob], machine: Machine) -> StepJob:
 
 def _measured(
     candidates: Sequence[StepJob], job: StepJob, machine: Machine
-) -> tuple[StepJob, StepCost]:
-    """Return the largest patch, from `job` on, that is measured to fit memory and time."""
+) -> tuple[StepJob, StepCost, str]:
+    """Return the largest patch, from `job` on, that is measured to fit memory and time.
+
+    Also what it takes, and what the next larger one did not fit; "" where `job` itself fits.
+    """
     probe = next((c for c in candidates if c.voxels <= _PROBE_VOXELS), candidates[-1])
     probe = min(job, probe, key=lambda each: each.voxels)
     first = measure(probe)
@@ -142,7 +150,7 @@ def _measured(
         half = measure(replace(probe, precision="bf16-mixed"))
         if half.seconds and first.seconds / half.seconds >= WORTH_IT:
             first, precision = half, "bf16-mixed"
-    most = machine.seconds / FEWEST_STEPS
+    most, limit = machine.seconds / FEWEST_STEPS, ""
     smaller = [c for c in candidates if c.voxels <= job.voxels]
     for candidate in smaller:
         chosen = replace(candidate, precision=precision, architecture=replace(
@@ -151,12 +159,14 @@ def _measured(
         ))  # fmt: skip
         guess = (first.seconds or 0) * chosen.voxels / probe.voxels
         if guess > most and candidate is not smaller[-1]:
+            limit = "time"
             continue
         cost = first if chosen == replace(probe, precision=precision) else measure(chosen)
         log.info("patch %s, batch %d, %s: %s", chosen.patch_size, chosen.batch_size,
                  chosen.precision, cost_words(cost))  # fmt: skip
         if cost.bytes is not None and cost.bytes <= machine.bytes:
-            return chosen, cost
+            return chosen, cost, limit
+        limit = "memory"
     raise OptionError(
         f"the memory does not suffice: no patch was measured to fit {size(machine.bytes)}. "
         "Raise --memory, or take --batch_size 1."

@@ -34,15 +34,27 @@ def learning_rate_factor(schedule: Schedule, progress: float, warmup: float) -> 
 
 
 def training_progress(trainer: pl.Trainer) -> float:
-    """Return the share done of whichever ends first: max_time, max_steps or max_epochs."""
+    """Return the share done of whichever ends first, as the batch at hand begins.
+
+    The bounds are max_time, max_steps and max_epochs.
+    """
+    # `ready` already counts the batch at hand.
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
+    return _share(trainer, trainer.current_epoch + done / max(trainer.num_training_batches, 1))
+
+
+def share_done(trainer: pl.Trainer) -> float:
+    """Return the share done of whichever ends first, the last batch included."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+    return _share(trainer, batches / max(trainer.num_training_batches, 1))
+
+
+def _share(trainer: pl.Trainer, epochs: float) -> float:
     shares = [0.0]
     if trainer.max_steps and trainer.max_steps > 0:
         shares.append(trainer.global_step / trainer.max_steps)
     if trainer.max_epochs and trainer.max_epochs > 0:
-        batches = max(trainer.num_training_batches, 1)
-        # `ready` already counts the batch at hand.
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
-        shares.append((trainer.current_epoch + done / batches) / trainer.max_epochs)
+        shares.append(epochs / trainer.max_epochs)
     timer = timer_of(trainer)
     if timer and (left := timer.time_remaining()) is not None:
         spent = timer.time_elapsed()

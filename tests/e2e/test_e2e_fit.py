@@ -279,6 +279,16 @@ def test_a_wrong_request_is_refused_before_any_work(
     assert not run.exists()
 
 
+@pytest.mark.parametrize("place", ["file", "file/run", "/proc/run"])
+def test_a_run_dir_that_cannot_be_written_is_refused_before_any_work(
+    phantoms, fit_flags, tmp_path, capsys, monkeypatch, place
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("medseg.data.cache.Cache.prepare", None)  # would be the work
+    refused(["fit", *fit_flags(phantoms, tmp_path / place)], capsys,
+            f"--run_dir {tmp_path / place} cannot be written to")  # fmt: skip
+
+
 def test_print_config_round_trips(phantoms, fit_flags, tmp_path, capsys):
     flags = fit_flags(phantoms, tmp_path / "run")
     assert main(["fit", *flags, "--print_config"]) == 0

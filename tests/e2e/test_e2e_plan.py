@@ -89,10 +89,12 @@ def test_every_setting_has_its_reason_above_it(phantoms, tmp_path, known_speed):
 
 def test_little_time_means_a_small_patch(phantoms, tmp_path, known_speed):
     flags = ["--batch_size", "2", "--overwrite", "--time"]
-    sizes = [
-        torch.tensor(planned(phantoms, tmp_path, *flags, t)["data"]["patch_size"]).prod()
-        for t in ("50s", "1h")
-    ]
+    sizes, reasons = [], []
+    for given in ("1h", "50s"):
+        patch = planned(phantoms, tmp_path, *flags, given)["data"]["patch_size"]
+        sizes.insert(0, torch.tensor(patch).prod())
+        reasons.append("did not fit the time" in (tmp_path / "plan.yaml").read_text())
+    assert reasons == [False, True]
     assert sizes[0] < sizes[1]
     # At least a thousand steps, as far as patches can be small.
     assert 2e-6 * 0.5 * 2 * int(sizes[0]) <= 50 / plan_fit.FEWEST_STEPS
@@ -114,6 +116,7 @@ def test_a_measurement_that_does_not_fit_means_a_smaller_patch(phantoms, tmp_pat
     monkeypatch.setattr(plan_fit, "measure", measure)
     data = planned(phantoms, tmp_path)["data"]
     assert data["batch_size"] * torch.tensor(data["patch_size"]).prod() <= 60_000
+    assert "the next larger one did not fit the memory" in (tmp_path / "plan.yaml").read_text()
 
 
 def test_bfloat16_is_taken_where_it_is_faster_only(phantoms, tmp_path, known_speed, monkeypatch):
@@ -130,7 +133,12 @@ def test_a_gpu_that_is_not_here_is_reckoned_with(phantoms, tmp_path, monkeypatch
     assert plan["trainer"]["accelerator"] == "gpu"
     assert plan["trainer"]["precision"] == "16-mixed"
     assert plan["model"]["network"]["channels"][0] == 32
-    assert "reckoned" in (tmp_path / "plan.yaml").read_text()
+    text = (tmp_path / "plan.yaml").read_text()
+    assert "reckoned" in text
+    # Time is not known, so it is no reason.
+    assert "how long a step takes is not known" in text
+    assert "how many the time allows is not known" in text
+    assert "of the time on it" not in text
 
 
 def test_the_validated_fold_is_not_read(phantoms, tmp_path, known_speed):
@@ -186,3 +194,51 @@ def test_a_set_without_folds_is_refused(phantoms, tmp_path, capsys):
     (tmp_path / "m.json").write_text(json.dumps(content))
     told = refused(tmp_path / "m.json", tmp_path, capsys, "--root", str(phantoms.parent))
     assert "medseg manifest" in told
+
+
+@pytest.mark.parametrize("place", ["file/p.yaml", "file/deeper/p.yaml", "folder.yaml"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    phantoms, tmp_path, capsys, monkeypatch, place
+):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.yaml").mkdir()
+    monkeypatch.setattr("medseg.training.plan.fingerprint", None)  # would be the work
+    output = ["--output", str(tmp_path / place), "--overwrite"]
+    assert main(["plan", "--manifest", str(phantoms), "--device", "cpu", *output]) == 2
+    told = capsys.readouterr().err
+    assert "--output" in told
+    assert "Traceback" not in told
+
+
+def test_a_fold_that_does_not_exist_is_all_that_is_spoken_of(phantoms, tmp_path, capsys):
+    content = json.loads(phantoms.read_text())
+    for case in content["training"]:
+        if case["fold"] == 0:  # held back
+            case["image"] = f"absent_{case['image']}"
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    flags = ["--root", str(phantoms.parent), "--fold", "9"]
+    told = refused(tmp_path / "m.json", tmp_path, capsys, *flags)
+    assert "has no fold 9" in told
+    assert "left out" not in told
+
+
+@pytest.mark.parametrize(("norm", "told"), [("batch", True), ("group", False)])
+def test_a_batch_that_changes_what_the_norm_computes_is_told(
+    phantoms, tmp_path, capsys, known_speed, monkeypatch, norm, told
+):
+    monkeypatch.setattr(plan_fit, "MOST_OF_DATA", 1.0)
+    flags = ["--norm", norm, "--time", "30d", "--memory", "4GiB", "--spacing", "3", "3", "3"]
+    assert planned(phantoms, tmp_path, *flags)["data"]["batch_size"] > 2
+    assert ("takes its statistics over the batch" in capsys.readouterr().err) is told
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured(phantoms, tmp_path):
+    output = tmp_path / "plan.yaml"
+    flags = ["--device", "gpu", "--memory", "4GiB", "--time", "10m", "--output", str(output)]
+    assert main(["plan", "--manifest", str(phantoms), *flags]) == 0
+    record = json.loads((tmp_path / "plan.json").read_text())
+    assert record["step"]["measured"]
+    assert 0 < record["step"]["bytes"] <= 4 * GIB
+    assert record["steps"] > 100
+    assert yaml.safe_load(output.read_text())["trainer"]["accelerator"] == "gpu"

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from medseg.core.errors import GeometryError, OptionError
+from medseg.networks.blocks import window_means
 from medseg.networks.norms import NORMS
 from medseg.networks.unet import Architecture, UNet, check_architecture
 
@@ -142,3 +143,14 @@ def test_activation_checkpointing_moves_batch_statistics_once():
         network(image).square().mean().backward()
         statistics.append(network.encoder[0][0][1].running_mean)
     torch.testing.assert_close(statistics[0], statistics[1])
+
+
+@pytest.mark.parametrize("size", [(1, 2, 2), (2, 2, 2)])
+def test_means_over_windows_are_pytorchs_average_pooling(size):
+    image = torch.randn(2, 3, 4, 6, 8, dtype=torch.float64, requires_grad=True)
+    image = image.contiguous(memory_format=torch.channels_last_3d)
+    expected = torch.nn.functional.avg_pool3d(image, size)
+    found = window_means(image, size)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(out.square().sum(), image)[0] for out in (found, expected)]
+    torch.testing.assert_close(*gradients)

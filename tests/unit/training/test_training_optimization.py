@@ -5,7 +5,7 @@ import torch
 
 from medseg.core.errors import OptionError
 from medseg.networks.unet import Architecture, UNet
-from medseg.training.optimization import Optimization
+from medseg.training.optimization import Optimization, match_strides
 
 
 def trained(fused, name="adamw", steps=4, scaler=None):
@@ -65,3 +65,14 @@ def test_infinite_scaled_gradients_skip_a_fused_step():
     scaler.scale(torch.ones(()))
     scaler.step(optimizer)
     assert torch.equal(network.weight, before)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_gradients_have_the_strides_of_their_weights(half):
+    network = UNet(1, 2, Architecture(channels=[8, 16], encoder="residual"), "group", seed=0)
+    match_strides(network)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        heads = network.heads(torch.randn(2, 1, 8, 8, 8))
+    sum(head.float().square().sum() for head in heads).backward()
+    for name, weight in network.named_parameters():
+        assert weight.grad.stride() == weight.stride(), name

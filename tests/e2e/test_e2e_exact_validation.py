@@ -1,0 +1,119 @@
+"""A training cut off in a validation goes on with it, and ends as one nobody disturbed."""
+
+import csv
+import json
+import os
+import signal
+
+import pytest
+from test_e2e_exact import EVERYTHING, digest
+
+from medseg.cli import main
+from medseg.training.module import SegmentationModule
+
+SHORT = {**EVERYTHING, "trainer__max_epochs": "2"}
+TIMES = ("seconds", "train_seconds")
+
+
+def rows(run):
+    """Return the curves, but for the times."""
+    with (run / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+
+
+def in_validation(number, how):
+    """Return a validation step that sends a signal in the training's validation of this number."""
+    original, seen = SegmentationModule.on_validation_epoch_start, []
+
+    def begin(self):
+        seen.append(1)
+        original(self)
+        if len(seen) == number:
+            os.kill(os.getpid(), how)
+
+    return begin
+
+
+@pytest.fixture(scope="module")
+def undisturbed(phantoms, tmp_path_factory):
+    """Return, for each set of changes, digest and curves of a training nobody disturbed."""
+    known = {}
+
+    def find(flags, **changes):
+        key = tuple(sorted(changes.items()))
+        if key not in known:
+            run = tmp_path_factory.mktemp("undisturbed") / "run"
+            assert main(["fit", *flags(phantoms, run, **{**SHORT, **changes})]) == 0
+            known[key] = digest(run / "checkpoints" / "last.ckpt"), rows(run)
+        return known[key]
+
+    return find
+
+
+WITHIN = {"trainer__val_check_interval": "4"}
+ACROSS = {**WITHIN, "trainer__check_val_every_n_epoch": "null"}
+STEPS = {"trainer__max_steps": "9"}
+CLOCK = {"trainer__val_check_interval": "00:00:00:00"}
+
+
+@pytest.mark.parametrize(
+    ("number", "changes"),
+    [
+        (1, {}),
+        (1, WITHIN),
+        (2, STEPS),  # the last one, when no step is left
+        *(
+            pytest.param(number, changes, marks=pytest.mark.slow)
+            for number, changes in (
+                (2, {}),
+                (2, ACROSS),
+                (1, {**STEPS, "trainer__max_epochs": "-1"}),
+                (1, {"trainer__max_steps": "12"}),
+                (2, {"trainer__max_steps": "12"}),
+                (1, {"trainer__max_steps": "4"}),
+                (2, {**ACROSS, **STEPS}),
+                (3, {**ACROSS, **STEPS}),
+                (2, CLOCK),
+                (6, CLOCK),
+                (1, {"trainer__accumulate_grad_batches": "4"}),
+            )
+        ),
+    ],
+)
+def test_a_signal_in_a_validation_costs_nothing(
+    number, changes, phantoms, fit_flags, undisturbed, tmp_path, monkeypatch, capsys
+):
+    run = tmp_path / "run"
+    flags = fit_flags(phantoms, run, **{**SHORT, **changes})
+    with monkeypatch.context() as patch:
+        begin = in_validation(number, signal.SIGTERM)
+        patch.setattr(SegmentationModule, "on_validation_epoch_start", begin)
+        assert main(["fit", *flags]) == 143
+    assert "--ckpt_path last" in capsys.readouterr().err
+    before = len(rows(run)) if (run / "metrics.csv").exists() else 0
+    assert main(["fit", *flags, "--ckpt_path", "last"]) == 0
+    weights, curve = undisturbed(fit_flags, **changes)
+    assert digest(run / "checkpoints" / "last.ckpt") == weights
+    assert rows(run) == curve
+    assert len(curve) > before
+    record = json.loads((run / "fit.json").read_text())
+    assert record["reproducible"]
+    assert not record["interrupted"]
+
+
+def test_the_last_validation_of_a_time_is_made_up_for(phantoms, fit_flags, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    bounds = {"trainer__max_time": "00:00:00:03", "trainer__max_epochs": "-1"}
+    flags = fit_flags(phantoms, run, **{**SHORT, **bounds, "data__steps_per_epoch": "10000"})
+    with monkeypatch.context() as patch:
+        begin = in_validation(1, signal.SIGINT)
+        patch.setattr(SegmentationModule, "on_validation_epoch_start", begin)
+        assert main(["fit", *flags]) == 130
+    kept = digest(run / "checkpoints" / "last.ckpt")
+    assert main(["fit", *flags, "--ckpt_path", "last"]) == 0
+    assert len(rows(run)) == 1
+    assert rows(run)[0]["val/dice"]
+    record = json.loads((run / "fit.json").read_text())
+    assert not record["interrupted"]
+    assert record["steps"] == int(rows(run)[0]["step"])
+    assert digest(run / "checkpoints" / "last.ckpt") == kept
