@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from medseg.core.errors import OptionError
@@ -73,6 +74,7 @@ def test_a_copy_of_the_module_trains_its_own_network():
     module = SegmentationModule(network=Architecture(channels=[8, 16]), task=task, compile=True)
     other = copy.deepcopy(module)
     assert other._heads.__self__ is other.network
+    module.trainer = other.trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False)
     module.on_fit_start()
     other.on_fit_start()
     for mine in (module, other):

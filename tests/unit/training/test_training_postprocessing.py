@@ -19,6 +19,7 @@ from medseg.data.phantoms import write_phantoms
 from medseg.networks.checkpoint import Description, load_content, load_trained, store_postprocessing
 from medseg.networks.unet import Architecture
 from medseg.training.cli import fit
+from medseg.training.fixed import TRAINING_KEY
 from medseg.training.postprocessing import PostprocessingLearner, voxel_volume_ml
 
 RULES = (Rule("organ", largest_component=True), Rule("lesion", minimum_ml=0.1 + 0.2))
@@ -243,9 +244,14 @@ def test_a_resumed_training_mirrors_only_what_all_of_it_mirrored(phantoms, tmp_p
              "--data.steps_per_epoch", "1", "--model.network.channels", "[4, 8]", "--run_dir",
              str(tmp_path / "run"), "--trainer.accelerator", "cpu",
              "--model.learn_postprocessing", "false"]  # fmt: skip
-    ends = (("1", "[0, 1]", []), ("2", "[1, 2]", ["--ckpt_path", "last"]))
-    for epochs, axes, more in ends:
-        assert fit([*flags, "--data.augmentation.flip_axes", axes, "--trainer.max_epochs", epochs,
-                    *more]) == 0  # fmt: skip
+    one = ["--data.augmentation.flip_axes", "[0, 1]", "--trainer.max_epochs", "1"]
+    other = ["--data.augmentation.flip_axes", "[1, 2]", "--trainer.max_epochs", "2"]
+    assert fit([*flags, *one]) == 0
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with pytest.raises(CheckpointError, match=r"flip_axes \[1, 2\] contradicts the checkpoint"):
+        fit([*flags, *other, "--ckpt_path", "last"])
+    content = load_content(last)  # as it was written before augmentation was compared
+    del content[TRAINING_KEY]["data.augmentation"]
+    torch.save(content, last)
+    assert fit([*flags, *other, "--ckpt_path", "last"]) == 0
     assert load_trained(last).description.mirror_axes == (1,)
