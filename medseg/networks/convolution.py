@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medseg.networks.devices import runs_on_cpu
+
 SMALL = 20480
 """Channels times the first two axes up to which PyTorch sends a batch of one to code of its own.
 
@@ -44,12 +46,10 @@ class Conv3d(nn.Conv3d):
 def _is_slow(image: Tensor) -> bool:
     """Return whether PyTorch would compute this by its own code."""
     return (
-        image.device.type == "cpu"
+        runs_on_cpu(image)
         and image.dtype == torch.float32
         and len(image) == 1
         and image[0, :, :, :, 0].numel() <= SMALL
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
-        and not torch.compiler.is_compiling()
     )

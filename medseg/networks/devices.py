@@ -8,6 +8,7 @@ import platform
 import sys
 
 import torch
+from torch import Tensor
 
 from medseg.core.environment import EnvOptions, versions
 
@@ -40,6 +41,15 @@ def _devices() -> list[str]:
         return ["cpu (no CUDA device)"]
     devices = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return [f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices]
+
+
+def runs_on_cpu(image: Tensor) -> bool:
+    """Return whether PyTorch computes this now, on a CPU, and does not only write it down."""
+    return (
+        image.device.type == "cpu"
+        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
+        and not torch.compiler.is_compiling()
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:

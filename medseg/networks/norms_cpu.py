@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from medseg.networks.devices import runs_on_cpu
 from medseg.networks.norms_sample import precise
 
 
@@ -23,7 +24,7 @@ class InstanceNorm(nn.InstanceNorm3d):
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalize, shape (B, C, I, J, K)."""
-        if not _runs_on_cpu(image):
+        if not runs_on_cpu(image):
             return super().forward(image)
         # Of an empty batch an empty one, as of batch norm; PyTorch's own raises there.
         samples = [
@@ -43,7 +44,7 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, image: Tensor) -> Tensor:
         """Normalize, shape (B, C, I, J, K)."""
         slow = self.num_groups > 1 and torch.is_grad_enabled() and len(image) > 0
-        if slow and _runs_on_cpu(image):
+        if slow and runs_on_cpu(image):
             out: Tensor = _GroupNorm.apply(image, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-untyped-call]
             return out
         return super().forward(image)
@@ -116,12 +117,3 @@ def _sums(gradient: Tensor, image: Tensor, mean: Tensor) -> tuple[Tensor, Tensor
 def _column(values: Tensor) -> Tensor:
     """Return one value per channel in a shape that goes with one volume, (C, 1, 1, 1)."""
     return values[:, None, None, None]
-
-
-def _runs_on_cpu(image: Tensor) -> bool:
-    """Return whether PyTorch computes this now, on a CPU, and does not only write it down."""
-    return (
-        image.device.type == "cpu"
-        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
-        and not torch.compiler.is_compiling()
-    )

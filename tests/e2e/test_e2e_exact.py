@@ -63,20 +63,30 @@ def interrupted(step, how):
     return training_step
 
 
-@pytest.fixture(scope="module")
-def undisturbed(phantoms, tmp_path_factory):
-    """Return, for each set of changes, the digest of a training nobody disturbed."""
+def trainings(phantoms, tmp_path_factory, settings, told):
+    """Return what gives, for each set of changes, what is told of a training nobody disturbed."""
     known = {}
 
     def find(flags, **changes):
         key = tuple(sorted(changes.items()))
         if key not in known:
             run = tmp_path_factory.mktemp("undisturbed") / "run"
-            assert main(["fit", *flags(phantoms, run, **EVERYTHING, **changes)]) == 0
-            known[key] = digest(run / "checkpoints" / "last.ckpt")
+            assert main(["fit", *flags(phantoms, run, **{**settings, **changes})]) == 0
+            known[key] = told(run)
         return known[key]
 
     return find
+
+
+def digest_of(run):
+    """Return the digest of a run's last weights."""
+    return digest(run / "checkpoints" / "last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(phantoms, tmp_path_factory):
+    """Return, for each set of changes, the digest of a training nobody disturbed."""
+    return trainings(phantoms, tmp_path_factory, EVERYTHING, digest_of)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from test_e2e_exact import EVERYTHING, digest
+from test_e2e_exact import EVERYTHING, digest, digest_of, trainings
 
 from medseg.cli import main
 from medseg.training.module import SegmentationModule
@@ -37,17 +37,7 @@ def in_validation(number, how):
 @pytest.fixture(scope="module")
 def undisturbed(phantoms, tmp_path_factory):
     """Return, for each set of changes, digest and curves of a training nobody disturbed."""
-    known = {}
-
-    def find(flags, **changes):
-        key = tuple(sorted(changes.items()))
-        if key not in known:
-            run = tmp_path_factory.mktemp("undisturbed") / "run"
-            assert main(["fit", *flags(phantoms, run, **{**SHORT, **changes})]) == 0
-            known[key] = digest(run / "checkpoints" / "last.ckpt"), rows(run)
-        return known[key]
-
-    return find
+    return trainings(phantoms, tmp_path_factory, SHORT, lambda run: (digest_of(run), rows(run)))
 
 
 WITHIN = {"trainer__val_check_interval": "4"}
