@@ -51,6 +51,16 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(base))
 
 
+@pytest.fixture(autouse=True)
+def _own_threads():
+    """Keep the number of torch's threads, which a verb called in this process may set."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def medseg_data():
     """Return the folder of real data, or skip."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from medseg.study.flags import SHORT_NAMES, setting
 from medseg.study.grid import Run
@@ -27,19 +28,35 @@ def compared_at(planned: Sequence[Planned], name: str) -> float:
     tried = sorted({float(setting(entry.settings, flag)) for entry in planned})
     if len(tried) < 2:
         return tried[0] if tried else NEUTRAL[name]
-    for value in (_configured(planned, flag), NEUTRAL[name]):
+    for value in (float(configured(planned, flag)), NEUTRAL[name]):
         if value in tried:
             return value
     return min(tried, key=lambda value: _distance(value, NEUTRAL[name]))
 
 
-def _configured(planned: Sequence[Planned], flag: str) -> float:
-    """Return what the configuration says of a flag where no cell of the grid says otherwise."""
+def configured(planned: Sequence[Planned], flag: str) -> Any:
+    """Return what the configuration says of a flag where no cell of the grid says otherwise.
+
+    None if it has no place for the flag.
+    """
     for entry in planned:
-        if not any(flag == named or flag.startswith(f"{named}.") for named in entry.run.cell):
-            return float(setting(entry.settings, flag))
+        if not any(_overlap(flag, named) for named in entry.run.cell):
+            return told(entry.settings, flag)
     run = planned[0].run
-    return float(setting(resolved(Run({}, run.config, run.fixed)), flag))
+    return told(resolved(Run({}, run.config, run.fixed)), flag)
+
+
+def told(settings: Mapping[str, Any], flag: str) -> Any:
+    """Return what a configuration says of a flag; None if it has no place for it."""
+    try:
+        return setting(settings, flag)
+    except (LookupError, TypeError):
+        return None
+
+
+def _overlap(flag: str, other: str) -> bool:
+    """Return whether one of two flags is the other or a part of it."""
+    return f"{flag}.".startswith(f"{other}.") or f"{other}.".startswith(f"{flag}.")
 
 
 def _distance(value: float, neutral: float) -> float:

@@ -100,7 +100,7 @@ class Doer:
         entry.note(status="running", seconds=None)
         code, begun = self._call(commands, entry.files.run_dir, handle)
         if spent is not None:
-            entry.note(status="running", seconds=round(spent + time.monotonic() - since, 1))
+            entry.note(status="running", seconds=round(spent + time.monotonic() - since, 3))
         if self._signalled:
             entry.note(status="interrupted", command=begun)
             return End("interrupted")

@@ -15,6 +15,7 @@ from medseg.study import norm_figures, norm_run_figures
 from medseg.study.accuracy_table import accuracies, drop_in
 from medseg.study.choosing import Choice, choices_at
 from medseg.study.claims import judge_claims
+from medseg.study.comparable import Comparable, comparable, held_words
 from medseg.study.cost_table import costs
 from medseg.study.curve_reading import VIEWS_OF_BUDGET, at_common_count
 from medseg.study.flags import SHORT_NAMES
@@ -32,24 +33,25 @@ _EMPTY = "–"
 def is_of_norms(plan: Plan) -> bool:
     """Return whether a study asks about norms: its runs differ in them, or its grid names one.
 
-    Such a grid varies nothing but what an outcome tells apart; of others the page would pool runs.
+    Runs that can be compared are meant, which differ in nothing but what an outcome tells apart.
     """
+    plan = comparable(plan).plan
     settings = [*(e.settings for e in plan.runs), *(cell.settings for cell in plan.left_out)]
     if len({given.get("model", {}).get("norm") for given in settings}) > 1:
         return True
     flags = {flag for entry in plan.runs for flag in entry.run.cell}
-    told_apart = flags <= set(SHORT_NAMES.values())
-    return len(plan.runs) > 1 and SHORT_NAMES["norm"] in flags and told_apart
+    return len(plan.runs) > 1 and SHORT_NAMES["norm"] in flags
 
 
 def write_norm_page(plan: Plan, output: Path, current: str | None = None) -> Study:
     """Write the page, recommendation.json and claims.json; return the study they tell of."""
-    study = outcomes_of(plan.runs, plan.left_out)
+    part = comparable(plan)
+    study = outcomes_of(part.plan.runs, part.plan.left_out)
     found, claims = recommend_all(study, current), judge_claims(study)
     write_json(output / RECOMMENDATION, {str(size): asdict(r) for size, r in found.items()})
     write_json(output / CLAIMS, [asdict(claim) for claim in claims])
     with atomic_text(output / PAGE) as file:
-        file.write(render(study, found, claims, _protocol(plan)))
+        file.write(render(study, found, claims, _protocol(part)))
     return study
 
 
@@ -145,8 +147,9 @@ def _alternatives(found: Mapping[int, Recommendation]) -> list[tuple[str, list[A
     return [(name, [there.get(name) for there in by_size]) for name in names]
 
 
-def _protocol(plan: Plan) -> list[tuple[str, str]]:
+def _protocol(part: Comparable) -> list[tuple[str, str]]:
     """Return what the trainings have in common."""
+    plan = part.plan
     first = plan.runs[0]
     data, trainer = first.settings["data"], first.settings["trainer"]
     choose = {entry.fold for entry in plan.runs}
@@ -164,6 +167,9 @@ def _protocol(plan: Plan) -> list[tuple[str, str]]:
     ]
     if choose == report:
         shared.append(("Caution", "learning rates were chosen on the very cases that are reported"))
+    if part.others:
+        text = f"{part.others} trainings that differ in more than this: cells.csv has them"
+        shared += [("Compared at", held_words(part.held)), ("Not compared", text)]
     return shared
 
 

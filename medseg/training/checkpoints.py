@@ -36,7 +36,7 @@ class Paused(Exception):  # noqa: N818 - no error
 
 
 class Checkpoints(Callback):
-    """Keep `last` after every epoch and `best` by validation Dice, whole or not at all.
+    """Keep `last` after every epoch and `best` of all validations, whole or not at all.
 
     Also keep `last` after the running step when SIGTERM or Ctrl-C arrives, before each validation,
     and every ten minutes. A signal within a validation ends it at once, a resumed run begins with
@@ -65,15 +65,14 @@ class Checkpoints(Callback):
         self._resumed: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the best Dice so far, this epoch's, and what a resumed run must agree with."""
-        own = {"best": self.best, "fresh": self._fresh, "reasons": self.reasons}
-        return {**own, **self._resumed}
+        """Keep the best Dice so far, and what a resumed run must agree with."""
+        return {"best": self.best, "reasons": self.reasons, **self._resumed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.best, self._fresh = state_dict["best"], state_dict.get("fresh")
+        self.best = state_dict["best"]
         self.reasons = list(state_dict.get("reasons", []))
-        own = ("best", "fresh", "reasons")
+        own = ("best", "reasons")
         self._resumed = {key: value for key, value in state_dict.items() if key not in own}
 
     def on_save_checkpoint(
@@ -143,25 +142,33 @@ class Checkpoints(Callback):
         if self._signal and kept and trainer.world_size == 1:
             self._end(self._signal)
 
-    def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Note the new validation Dice; checkpoints are written at the end of the epoch."""
-        if _trains(trainer):
-            self._fresh = float(trainer.callback_metrics["val/dice"])
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the new validation Dice; write `best` where the epoch goes on with other weights."""
+        if not _trains(trainer):
+            return
+        self._fresh = float(trainer.callback_metrics["val/dice"])
+        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        if progress.ready < trainer.num_training_batches and self._is_best():
+            self._keep(trainer, pl_module, "best")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write `last`, and `best` if this epoch was validated and is the best."""
-        better = self._fresh is not None and (self.best is None or self._fresh > self.best)
-        if better:
-            self.best = self._fresh
-        self._fresh = None
+        """Write `last`, and `best` if these weights were validated and are the best."""
         # `last` first: a run that holds a checkpoint at all can be gone on with.
-        for name in ("last", "best") if better else ("last",):
+        for name in ("last", "best") if self._is_best() else ("last",):
             self._keep(trainer, pl_module, name)
         signalled, _ = _of_any_device(trainer, self._signal, False)
         if signalled and not trainer.should_stop:
             self._end(signalled)
         if trainer.current_epoch + 1 == self.pause_after and not trainer.should_stop:
             raise Paused
+
+    def _is_best(self) -> bool:
+        """Return whether the new Dice, if there is one, is the best, and take it in."""
+        fresh, self._fresh = self._fresh, None
+        better = fresh is not None and (self.best is None or fresh > self.best)
+        if better:
+            self.best = fresh
+        return better
 
     def _keep(self, trainer: pl.Trainer, module: pl.LightningModule, name: str) -> None:
         cast("SegmentationModule", module).settle()

@@ -179,6 +179,14 @@ def test_cases_that_trained_the_first_weights_stay_training_cases(
     assert again["earlier_cases"] == task["earlier_cases"]
 
 
+def test_best_holds_the_weights_that_were_validated_within_an_epoch(phantoms, fit_flags, tmp_path):
+    changes = {"trainer__val_check_interval": "4", "data__steps_per_epoch": "6"}
+    assert main(["fit", *fit_flags(phantoms, tmp_path, **changes)]) == 0
+    dice = [float(row["val/dice"]) for row in rows(tmp_path / "metrics.csv")]
+    kept = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=False)
+    assert kept["global_step"] == (4, 10)[dice.index(max(dice))]
+
+
 def test_validate_gives_the_dice_of_the_best_checkpoint(tiny_run, capsys):
     assert main(["validate", "--run_dir", str(tiny_run), "--ckpt_path", "best"]) == 0
     told = capsys.readouterr().err

@@ -20,14 +20,6 @@ ROI = (8, 12, 8)
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _threads():
-    """Keep the number of torch's threads of the other tests."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def network(norm="batch", **plan):
     net = UNet(2, 3, Architecture(channels=[8, 16], **plan), norm, seed=0)
     with torch.no_grad():

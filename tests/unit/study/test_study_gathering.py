@@ -182,7 +182,7 @@ def test_a_grid_that_names_a_single_norm_has_its_page(manifest, tmp_path):
 
 
 def test_a_study_of_something_else_has_no_page_of_norms(manifest, tmp_path):
-    plan = many(manifest, tmp_path, 2, **{"model.norm": "instance", "model.ema_decay": 0.9})
+    plan = many(manifest, tmp_path, 2, **{"model.ema_decay": 0.9})
     finish(plan, tmp_path / "out")
     assert not (tmp_path / "out" / "study.html").exists()
 
