@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytorch_lightning as pl
 
 from medseg.core.errors import OptionError
@@ -47,23 +45,3 @@ def refuse_endless(trainer: pl.Trainer, module: SegmentationModule) -> None:
         "--trainer.max_epochs, --trainer.max_steps or --trainer.max_time, or take "
         "--model.optimization.schedule constant and --model.optimization.warmup 0."
     )
-
-
-def refuse_partial_epochs(trainer: Any) -> None:
-    """Refuse flags that cut epochs short: patches are numbered through whole ones.
-
-    Args:
-        trainer: The trainer's settings.
-
-    Raises:
-        OptionError: If one is set.
-    """
-    limit, overfit = trainer.limit_train_batches, trainer.overfit_batches
-    whole = limit is None or (isinstance(limit, float) and limit == 1)
-    flag = f"limit_train_batches {limit}" if not whole else f"overfit_batches {overfit}"
-    if not whole or overfit:
-        raise OptionError(
-            f"--trainer.{flag} would cut epochs off in the middle of their patches, which are "
-            "numbered through. Take --data.steps_per_epoch for shorter epochs, --data.train_folds "
-            "or a smaller manifest for fewer cases."
-        )

@@ -13,35 +13,38 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, RichProgressBar, Timer
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from medseg.core.errors import OptionError
 from medseg.core.manifest import load_manifest
-from medseg.core.runs import RunFiles, atomic_text, make_writable
+from medseg.core.runs import RunFiles, make_writable
 from medseg.data.datamodule import SegmentationData
 from medseg.engine.progress import track
 from medseg.networks.checkpoint import KEY, Description, load_content, load_trained
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.training.advice import advice, settings_of
-from medseg.training.bounds import refuse_endless, refuse_partial_epochs
+from medseg.training.bounds import refuse_endless
 from medseg.training.budget import FiniteLoss, Pace
 from medseg.training.callbacks import Curves, Record
 from medseg.training.checkpoints import Checkpoints, Paused
 from medseg.training.contradictions import refuse_contradictions
 from medseg.training.fixed import fixed_settings, kept_settings, refuse_changes
+from medseg.training.flags import add_flags
 from medseg.training.module import SegmentationModule
-from medseg.training.norm_statistics import Kind, NormStatistics
+from medseg.training.norm_statistics import NormStatistics
 from medseg.training.pending import PendingValidation
 from medseg.training.postprocessing import PostprocessingLearner
 from medseg.training.probes import Probes
 from medseg.training.rate_finder import suggest_learning_rate
+from medseg.training.refusals import refuse_devices, refuse_flags
+from medseg.training.saved_config import SaveConfig, with_saved_config
 from medseg.training.time_shares import TimeShares
 
 log = logging.getLogger("medseg")
@@ -64,7 +67,7 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
             TrainingCLI(
                 SegmentationModule,
                 SegmentationData,
-                args=[verb, *_with_saved_config(verb, list(arguments))],
+                args=[verb, *with_saved_config(verb, list(arguments))],
                 seed_everything_default=0,
                 save_config_callback=SaveConfig,
                 auto_configure_optimizers=False,
@@ -93,18 +96,6 @@ def _without_hints() -> Iterator[None]:
         yield
 
 
-def _with_saved_config(verb: str, arguments: list[str]) -> list[str]:
-    """Take the run's own config.yaml where a run is resumed or validated without another."""
-    names = [argument.split("=")[0] for argument in arguments]
-    wanted = {"--run_dir"} if verb == "validate" else {"--run_dir", "--ckpt_path"}
-    if not wanted <= set(names) or {"--config", "-c"} & set(names):
-        return arguments
-    place = names.index("--run_dir")
-    value = arguments[place].partition("=")[2] or "".join(arguments[place + 1 : place + 2])
-    config = RunFiles(Path(value)).config
-    return ["--config", str(config), *arguments] if config.is_file() else arguments
-
-
 _RUN_DIR = "MEDSEG_RUN_DIR"
 """Tells the processes of further devices where the run lies, which may be named by the time."""
 
@@ -129,46 +120,7 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our own flags."""
-        parser.add_argument(
-            "--run_dir",
-            type=Path | None,
-            default=None,
-            help="Folder of this run; runs/<manifest>_<norm>_<time> if not given.",
-        )
-        parser.add_argument(
-            "--init_from",
-            type=Path | None,
-            default=None,
-            help="Run directory or checkpoint whose weights the training starts from.",
-        )
-        parser.add_argument(
-            "--find_learning_rate",
-            type=bool | Literal["use"],
-            default=False,
-            help="Try rising learning rates for 100 steps before the training, write the curve to "
-            "learning_rate.csv and log a suggestion; `use` also trains with it.",
-        )
-        parser.add_argument(
-            "--probes",
-            type=bool,
-            default=False,
-            help="Watch the training (loss, gradients, the loss along the gradient) and write "
-            "probes.json; up to 5 %% of the time.",
-        )
-        parser.add_argument(
-            "--pause_after_epochs",
-            type=int | None,
-            default=None,
-            help="End after so many epochs as if interrupted, exit status 0; --ckpt_path last goes "
-            "on with the same schedule.",
-        )
-        parser.add_argument(
-            "--norm_statistics",
-            type=Kind,
-            default="running",
-            help="validate: what batch norm normalizes by: running, statistics of the training; "
-            "precise, measured over training patches; own, each case's own over all windows.",
-        )
+        add_flags(parser)
         parser.link_arguments("data.task", "model.task", apply_on="instantiate")
         parser.set_defaults({"trainer.num_sanity_val_steps": 0})
 
@@ -183,8 +135,6 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Check network, patch and run directory; choose the directory and the checkpoint."""
         chosen = self.chosen
-        if self.subcommand == "fit":
-            refuse_partial_epochs(chosen.trainer)
         network = Architecture(**chosen.model.network.as_dict())
         check_architecture(
             network,
@@ -199,10 +149,6 @@ class TrainingCLI(LightningCLI):
         chosen.run_dir = self.files.run_dir
         if self.subcommand == "validate" and not chosen.ckpt_path:
             chosen.ckpt_path = "best"
-        if self.subcommand == "fit" and chosen.norm_statistics != "running":
-            raise OptionError(
-                "--norm_statistics is for validate: a training validates with running statistics."
-            )
         used = any(self.files.checkpoints.glob("*.ckpt"))
         if self.subcommand == "fit" and used and not chosen.ckpt_path and _restarted():
             log.info("started again by torchrun or SLURM: %s goes on", self.files.run_dir)
@@ -212,11 +158,7 @@ class TrainingCLI(LightningCLI):
                 f"{self.files.run_dir} already holds a run. Resume with --ckpt_path last, "
                 "or choose another --run_dir."
             )
-        if chosen.find_learning_rate and chosen.ckpt_path:
-            raise OptionError(
-                "--find_learning_rate is for the start of a training; a resumed one keeps its "
-                "learning rate. Drop --find_learning_rate or --ckpt_path."
-            )
+        refuse_flags(str(self.subcommand), chosen)
         if chosen.ckpt_path:
             chosen.ckpt_path = str(self.files.checkpoint(str(chosen.ckpt_path)))
 
@@ -275,28 +217,9 @@ class TrainingCLI(LightningCLI):
             return False
         return TensorBoardLogger(self.files.run_dir, name="tensorboard", version="")
 
-    def _refuse_devices(self) -> None:
-        """Refuse what cannot be trained on these devices.
-
-        Raises:
-            OptionError: In words, with the way out.
-        """
-        devices, cases = self.trainer.world_size, len(self.datamodule.val_cases)
-        if devices > cases:
-            raise OptionError(
-                f"each device validates cases of its own: {cases} validation cases allow at most "
-                f"{cases} devices; got {devices}. Set --trainer.devices."
-            )
-        device = self.trainer.strategy.root_device.type
-        if devices > 1 and self.model.description.norm == "sync_batch" and device != "cuda":
-            raise OptionError(
-                f"sync_batch needs GPUs (PyTorch's SyncBatchNorm); got {devices} of kind {device}. "
-                "Take --model.norm group or instance, which do not depend on the batch."
-            )
-
     def after_instantiate_classes(self) -> None:
         """Refuse what contradicts devices or checkpoint; load the weights to start from."""
-        self._refuse_devices()
+        refuse_devices(self.trainer, self.model, self.datamodule)
         if self.subcommand == "fit":
             refuse_endless(self.trainer, self.model)
         self.datamodule.progress = track
@@ -365,20 +288,3 @@ class TrainingCLI(LightningCLI):
 def _plain(value: Any) -> Any:
     """Return a namespace of settings as a dict, and any other value as it is."""
     return value.as_dict() if hasattr(value, "as_dict") else value
-
-
-class SaveConfig(SaveConfigCallback):
-    """Write the resolved configuration into the run directory when a training starts."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write it once, on the first process."""
-        del pl_module
-        if stage == "fit" and trainer.is_global_zero and not self.already_saved:
-            # Without the checkpoint: who takes this file for a new run does not want to resume.
-            config = self.config.clone()
-            config.ckpt_path = None
-            config.find_learning_rate = False
-            config.pause_after_epochs = None
-            with atomic_text(RunFiles(config.run_dir).config) as file:
-                file.write(self.parser.dump(config, skip_none=False))
-            self.already_saved = True
