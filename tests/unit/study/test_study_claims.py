@@ -91,6 +91,39 @@ def test_a_level_that_is_not_reached_is_censored_and_the_speed_up_a_lower_bound(
     assert contrast.decision == "supported"
 
 
+AT_ONCE = (0.79, 0.8, 0.8, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("batch", "none", "method", "decision"),
+    [
+        (AT_ONCE, AT_ONCE, "none: both", "not decidable"),
+        (AT_ONCE, SLOW, "at least: batch", "supported"),
+        (SLOW, AT_ONCE, "at most: none", "not supported"),
+        # Their time is an upper bound: how much faster batch norm is not known.
+        ((0.1, 0.8, 0.8, 0.8), AT_ONCE, "at most: none", "not supported"),
+    ],
+)
+def test_what_is_reached_before_the_first_validation_bounds_the_speed_up(
+    batch, none, method, decision
+):
+    claim = faster(study([*trained("batch", jittered(batch)), *trained("none", jittered(none))]))
+    row = row_of(claim, "speed-up in samples to 90 % of the final Dice", against="none")
+    assert row.method.startswith(f"{method} reached it before the first validation")
+    assert row.decision == decision
+
+
+def test_a_speed_up_that_could_be_larger_is_not_called_too_small():
+    early, late = [curve(AT_ONCE, every=40)] * 4, jittered((0.4, 0.6, 0.8, 0.8))
+    found = {}
+    for ours, theirs in ((early, late), (late, early)):
+        claim = faster(study([*trained("batch", ours), *trained("none", theirs)]))
+        row = row_of(claim, "speed-up in samples to 90 % of the final Dice", against="none")
+        assert math.isfinite(row.value)
+        found[row.method.split(":")[0]] = (row.value < 1, row.decision)
+    assert found == {"at least": (True, "not decidable"), "at most": (False, "not decidable")}
+
+
 def test_a_diverged_run_is_censored_too():
     broken = trained("none", [curve((0.1,))] * 4, status="diverged")
     claim = faster(study([*trained("batch", jittered(FAST)), *broken]))
