@@ -36,9 +36,7 @@ def faster(study: Study) -> Claim:
         "faster training",
         f"With {study.baseline} norm a network reaches the same Dice after fewer samples.",
         seen.settled(rows),
-        seen.setting(
-            f"{MORE_SEEDS}, and validations so often that curves begin below the level"
-        ),
+        seen.setting(f"{MORE_SEEDS}, and validations so often that curves begin below the level"),
     )
 
 
