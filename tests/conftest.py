@@ -51,14 +51,22 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(base))
 
 
-@pytest.fixture(autouse=True)
-def _own_threads():
-    """Keep the number of torch's threads, which a verb called in this process may set."""
+@pytest.fixture(scope="session", autouse=True)
+def _threads_at_first():
+    """Return the number of torch's threads before any test or fixture."""
     import torch
 
-    before = torch.get_num_threads()
+    return torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def _own_threads(_threads_at_first):
+    """Give each test that number: a verb called in this process, by a fixture too, may set it."""
+    import torch
+
+    torch.set_num_threads(_threads_at_first)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(_threads_at_first)
 
 
 @pytest.fixture(scope="session")
