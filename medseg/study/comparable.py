@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medseg.study.compared_at import configured, told
-from medseg.study.flags import SHORT_NAMES, word
+from medseg.study.compared_at import configured
+from medseg.study.flags import SHORT_NAMES, told, word
 from medseg.study.planned import Plan
 
 
@@ -37,8 +37,8 @@ def comparable(plan: Plan) -> Comparable:
     held = {}
     for flag in sorted(named):
         found = [told(entry.settings, flag) for entry in plan.runs]
-        own = configured(plan.runs, flag)
         if any(value != found[0] for value in found):
+            own = configured(plan.runs, flag)
             held[flag] = own if own in found else found[0]
 
     def is_alike(settings: Mapping[str, Any]) -> bool:

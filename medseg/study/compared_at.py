@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from medseg.study.flags import SHORT_NAMES, setting
+from medseg.study.flags import SHORT_NAMES, is_part, setting, told
 from medseg.study.grid import Run
 from medseg.study.planned import Planned
 from medseg.study.resolving import resolved
@@ -40,23 +40,11 @@ def configured(planned: Sequence[Planned], flag: str) -> Any:
     None if it has no place for the flag.
     """
     for entry in planned:
-        if not any(_overlap(flag, named) for named in entry.run.cell):
+        cell = entry.run.cell
+        if flag not in cell and not any(is_part(flag, n) or is_part(n, flag) for n in cell):
             return told(entry.settings, flag)
     run = planned[0].run
     return told(resolved(Run({}, run.config, run.fixed)), flag)
-
-
-def told(settings: Mapping[str, Any], flag: str) -> Any:
-    """Return what a configuration says of a flag; None if it has no place for it."""
-    try:
-        return setting(settings, flag)
-    except (LookupError, TypeError):
-        return None
-
-
-def _overlap(flag: str, other: str) -> bool:
-    """Return whether one of two flags is the other or a part of it."""
-    return f"{flag}.".startswith(f"{other}.") or f"{other}.".startswith(f"{flag}.")
 
 
 def _distance(value: float, neutral: float) -> float:

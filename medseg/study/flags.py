@@ -46,6 +46,19 @@ def setting(settings: Any, flag: str) -> Any:
     return settings
 
 
+def told(settings: Any, flag: str) -> Any:
+    """Return what a resolved configuration says of a flag; None if it has no place for it."""
+    try:
+        return setting(settings, flag)
+    except (LookupError, TypeError):
+        return None
+
+
+def is_part(flag: str, whole: str) -> bool:
+    """Return whether one flag is a part of another, as `model.norm` of `model`."""
+    return flag.startswith(f"{whole}.")
+
+
 def full(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return flags by their full names."""
     return {SHORT_NAMES.get(name, name): value for name, value in flags.items()}

@@ -13,6 +13,7 @@ from medseg.report.pages import write_report
 from medseg.report.preface import Preface
 from medseg.report.sources import Source, read_source
 from medseg.study.cells import cell_of, write_cells
+from medseg.study.comparable import comparable
 from medseg.study.norm_page import PAGE, is_of_norms, write_norm_page
 from medseg.study.out_of_fold import collect
 from medseg.study.planned import Plan, Planned, manifest_of
@@ -53,9 +54,10 @@ def finish(plan: Plan, output: Path, current: str | None = None) -> int:
             sources.append(_pooled(place, f"{title}{_share(scored, entries)}", scored))
     cells = [cell_of(entry) for entry in planned]
     write_cells(cells, output)
-    summed_up = is_of_norms(plan)
+    part = comparable(plan)
+    summed_up = is_of_norms(part.plan)
     if summed_up:
-        write_norm_page(plan, output, current)
+        write_norm_page(part, output, current)
         log.info("which norm: %s", output / PAGE)
     if summed_up and len(sources) > MOST_REPORTED:
         log.info("no report.html: it would show %d runs; `medseg report --runs` takes some of them",

@@ -15,7 +15,7 @@ from medseg.study import norm_figures, norm_run_figures
 from medseg.study.accuracy_table import accuracies, drop_in
 from medseg.study.choosing import Choice, choices_at
 from medseg.study.claims import judge_claims
-from medseg.study.comparable import Comparable, comparable, held_words
+from medseg.study.comparable import Comparable, held_words
 from medseg.study.cost_table import costs
 from medseg.study.curve_reading import VIEWS_OF_BUDGET, at_common_count
 from medseg.study.flags import SHORT_NAMES
@@ -33,9 +33,9 @@ _EMPTY = "–"
 def is_of_norms(plan: Plan) -> bool:
     """Return whether a study asks about norms: its runs differ in them, or its grid names one.
 
-    Runs that can be compared are meant, which differ in nothing but what an outcome tells apart.
+    Args:
+        plan: Its runs that can be compared.
     """
-    plan = comparable(plan).plan
     settings = [*(e.settings for e in plan.runs), *(cell.settings for cell in plan.left_out)]
     if len({given.get("model", {}).get("norm") for given in settings}) > 1:
         return True
@@ -43,9 +43,8 @@ def is_of_norms(plan: Plan) -> bool:
     return len(plan.runs) > 1 and SHORT_NAMES["norm"] in flags
 
 
-def write_norm_page(plan: Plan, output: Path, current: str | None = None) -> Study:
+def write_norm_page(part: Comparable, output: Path, current: str | None = None) -> Study:
     """Write the page, recommendation.json and claims.json; return the study they tell of."""
-    part = comparable(plan)
     study = outcomes_of(part.plan.runs, part.plan.left_out)
     found, claims = recommend_all(study, current), judge_claims(study)
     write_json(output / RECOMMENDATION, {str(size): asdict(r) for size, r in found.items()})

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from medseg.core.errors import OptionError
-from medseg.study.flags import setting, word
+from medseg.study.flags import is_part, setting, word
 from medseg.study.grid import Run
 from medseg.training.cli import fit
 
@@ -68,7 +68,7 @@ class Resolver:
 
 def _overlap(flags: Mapping[str, Any]) -> bool:
     """Return whether one flag is a part of another."""
-    return any(one.startswith(f"{other}.") for one in flags for other in flags)
+    return any(is_part(one, other) for one in flags for other in flags)
 
 
 def _set(settings: Settings, flag: str, value: Any) -> None:
