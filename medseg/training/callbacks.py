@@ -28,7 +28,9 @@ log = logging.getLogger("medseg")
 
 
 class Curves(Callback):
-    """Write metrics.csv, one row an epoch; a resumed run goes on where its checkpoint was.
+    """Write metrics.csv: a row for each epoch, and for each validation within one.
+
+    A resumed run goes on where its checkpoint was.
 
     Args:
         path: The file.
@@ -78,6 +80,13 @@ class Curves(Callback):
         """Stop the clock: what follows is no training."""
         self.spent, self.started = self.seconds, 0.0
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _batch: Any, _index: int
+    ) -> None:
+        """Add a row for a validation that the epoch went on after."""
+        if self._figures:
+            self._add(trainer, pl_module)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, _module: pl.LightningModule, out: Any, _batch: Any, _index: int
     ) -> None:
@@ -90,7 +99,7 @@ class Curves(Callback):
         self._validating = time.monotonic()
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Note this epoch's figures; Lightning keeps the last ones for ever."""
+        """Note the figures of the row to come; Lightning keeps the last ones for ever."""
         metrics = trainer.callback_metrics
         self._figures = {k: float(v) for k, v in metrics.items() if k.startswith("val/")}
         self._validation_seconds += time.monotonic() - self._validating
@@ -99,6 +108,10 @@ class Curves(Callback):
         """Add a row."""
         if self.rows and self.rows[-1]["step"] == trainer.global_step:
             return  # resumed from the end of this epoch, which Lightning ends once more
+        self._add(trainer, pl_module)
+
+    def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add a row of what happened since the last one."""
         pl_module.log("train/loss", self._loss / self._batches)
         metrics = {
             name: float(value)

@@ -182,9 +182,23 @@ def test_cases_that_trained_the_first_weights_stay_training_cases(
 def test_best_holds_the_weights_that_were_validated_within_an_epoch(phantoms, fit_flags, tmp_path):
     changes = {"trainer__val_check_interval": "4", "data__steps_per_epoch": "6"}
     assert main(["fit", *fit_flags(phantoms, tmp_path, **changes)]) == 0
-    dice = [float(row["val/dice"]) for row in rows(tmp_path / "metrics.csv")]
+    dice = {
+        r["step"]: float(r["val/dice"]) for r in rows(tmp_path / "metrics.csv") if r["val/dice"]
+    }
     kept = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=False)
-    assert kept["global_step"] == (4, 10)[dice.index(max(dice))]
+    assert str(kept["global_step"]) == max(dice, key=dice.__getitem__)
+
+
+def test_each_validation_and_each_epoch_has_a_row(phantoms, fit_flags, tmp_path):
+    changes = {"trainer__val_check_interval": "2", "data__steps_per_epoch": "6"}
+    assert main(["fit", *fit_flags(phantoms, tmp_path, **changes)]) == 0
+    curve = rows(tmp_path / "metrics.csv")
+    assert [(row["epoch"], row["step"]) for row in curve] == [
+        (epoch, str(step))
+        for epoch, steps in (("0", (2, 4, 6)), ("1", (8, 10, 12)))
+        for step in steps
+    ]
+    assert all(row["val/dice"] and row["train/loss"] for row in curve)
 
 
 def test_validate_gives_the_dice_of_the_best_checkpoint(tiny_run, capsys):
