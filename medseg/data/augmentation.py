@@ -164,8 +164,9 @@ class Augmenter:
         if rng.random() < chosen.noise:
             # Drawn on the CPU: the same on every device.
             generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-            noise = torch.randn(channel.shape, generator=generator) * rng.uniform(*_NOISE)
-            channel += noise.to(channel.device)
+            pinned = channel.is_cuda  # or the copy would wait for all that the GPU has to do
+            noise = torch.randn(channel.shape, generator=generator, pin_memory=pinned)
+            channel += noise.mul_(rng.uniform(*_NOISE)).to(channel.device, non_blocking=True)
         if rng.random() < chosen.blur:
             channel.copy_(_blurred(channel, rng.uniform(*_BLUR)))
         if rng.random() < chosen.brightness:

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -34,7 +35,13 @@ from medseg.core.errors import (
 )
 from medseg.core.manifest import Case, Manifest
 from medseg.data import resample, transforms
-from medseg.data.transforms import IGNORE_INDEX, Prepared, Preprocessing, prepare_case
+from medseg.data.transforms import (
+    IGNORE_INDEX,
+    Prepared,
+    Preprocessing,
+    canonical_grid,
+    prepare_case,
+)
 from medseg.io import (
     dicom,
     dicom_files,
@@ -45,10 +52,12 @@ from medseg.io import (
     npy,
     nrrd,
     read,
+    read_grid,
     stream,
     text,
     volume_files,
 )
+from medseg.io.memory import Room
 from medseg.io.stream import open_regular
 
 _READERS = (read, layout, stream, nifti, metaimage, nrrd, text, npy, dicom, dicom_files, labels)
@@ -82,8 +91,9 @@ class Entry:
         return np.load(self.folder / "label.npy", mmap_mode="r")  # type: ignore[no-any-return]
 
     def foreground(self) -> NDArray[np.int32]:
-        """Return rows (class, i, j, k) of foreground voxels to sample around."""
-        return np.load(self.folder / "foreground.npy")  # type: ignore[no-any-return]
+        """Return rows (class, i, j, k) of foreground voxels to sample around, class by class."""
+        path = self.folder / "foreground.npy"
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
 class Cache:
@@ -99,6 +109,7 @@ class Cache:
         self.folder = folder
         self.manifest = manifest
         self.preprocessing = preprocessing
+        self._room = Room()  # anew whenever cases are prepared: others take memory meanwhile
 
     def prepare(self, cases: Sequence[Case], progress: Progress | None = None) -> list[Entry]:
         """Return the entries of `cases`, made where they are not there yet.
@@ -106,6 +117,7 @@ class Cache:
         Raises:
             ManifestError: If cases are refused; it lists all of them, each with its reason.
         """
+        self._room = Room()
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             results = pool.map(self._attempt, cases)
             shown = progress(results, "preprocessing", len(cases)) if progress else results
@@ -131,15 +143,17 @@ class Cache:
         if not _is_whole(folder):
             paths = [self.manifest.file(name) for name in case.images]
             label = self.manifest.file(case.label) if case.label else None
-            prepared = prepare_case(
-                paths,
-                label,
-                len(self.manifest.channel_names),
-                list(self.manifest.labels.values()),
-                self.preprocessing,
-                self.manifest.ignore_value,
-            )
-            _store(folder, prepared)
+            channels = len(self.manifest.channel_names)
+            with self._room.taken(_bytes_of(paths[0], channels, self.preprocessing)):
+                prepared = prepare_case(
+                    paths,
+                    label,
+                    channels,
+                    list(self.manifest.labels.values()),
+                    self.preprocessing,
+                    self.manifest.ignore_value,
+                )
+                _store(folder, prepared)
         return Entry(case.case_id, folder)
 
     def _key(self, case: Case) -> str:
@@ -158,6 +172,16 @@ class Cache:
             ],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _bytes_of(image: Path, channels: int, preprocessing: Preprocessing) -> int:
+    """Return about what preparing a case takes: 42 bytes a voxel were measured for one channel."""
+    try:
+        original = read_grid(image)
+    except VolumeError:  # told where it is read
+        return 0
+    shapes = (original.shape, canonical_grid(original, preprocessing).shape)
+    return (32 + 10 * channels) * max(map(math.prod, shapes))
 
 
 def default_folder() -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -141,16 +143,28 @@ class SegmentationData(pl.LightningDataModule):
             self.seed,
         )
 
-    def fixed_batches(self, batches: int) -> Iterator[dict[str, Any]]:
-        """Yield batches of patches as `train_dataloader` does, varied, always the same ones."""
+    def fixed_batches(
+        self, batches: int, device: torch.device | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield batches of patches as `train_dataloader` does, varied, always the same ones.
+
+        Args:
+            batches: How many.
+            device: Where they are varied, and stay; the CPU if None.
+        """
         dataset = self._patches()
         for batch in range(batches):
             numbers = range(batch * self.batch_size, (batch + 1) * self.batch_size)
-            yield self.augmented(default_collate([dataset[number] for number in numbers]))
+            patches = default_collate([dataset[number] for number in numbers])
+            if device is not None:
+                patches |= {name: patches[name].to(device) for name in ("image", "label")}
+            yield self.augmented(patches)
 
-    def population(self, batches: int) -> Iterator[torch.Tensor]:
+    def population(
+        self, batches: int, device: torch.device | None = None
+    ) -> Iterator[torch.Tensor]:
         """Yield their images, shape (B, C, *patch_size)."""
-        for batch in self.fixed_batches(batches):
+        for batch in self.fixed_batches(batches, device):
             yield batch["image"]
 
     def augmented(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +174,16 @@ class SegmentationData(pl.LightningDataModule):
         augmenter = Augmenter(self.augmentation, self.seed, self.preprocessing.spacing)
         image, label = augmenter(batch["image"], batch["label"], batch["number"].tolist())
         return {**batch, "image": image, "label": label}
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move a batch, but for the patches' numbers: read from a GPU they would wait for it."""
+        if "number" not in batch:
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        rest = {name: value for name, value in batch.items() if name != "number"}
+        moved = super().transfer_batch_to_device(rest, device, dataloader_idx)
+        return {**moved, "number": batch["number"]}
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Vary training patches once they are on the device that trains."""
@@ -174,6 +198,7 @@ class SegmentationData(pl.LightningDataModule):
             sampler=self._sampler(),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_outlive_signals,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -209,3 +234,18 @@ class SegmentationData(pl.LightningDataModule):
         """Names what is trained on: the files' content, the preprocessing and its code."""
         names = [entry.folder.name for entry in self._entries["train"]]
         return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def _outlive_signals(_worker: int) -> None:
+    """Have a loader process go on when a signal reaches the whole group.
+
+    Schedulers, torchrun and Ctrl-C signal every process at once: the training takes its step to the
+    end and saves, and needs its patches for it. A second SIGTERM, as PyTorch sends to a loader
+    process that does not end by itself, ends it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_at_the_next)
+
+
+def _end_at_the_next(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)

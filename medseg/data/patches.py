@@ -42,13 +42,14 @@ class PatchDataset(Dataset[dict[str, Any]]):
         self.foreground = foreground
         self.transforms = transforms
         self.seed = seed
+        self._ends: dict[str, NDArray[np.intp]] = {}
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Return {"image" (C, *patch_size) float32, "label" (*patch_size) uint8}."""
         entry = self.entries[self._case_of(number)]
         rng = np.random.default_rng([self.seed, 1, number])
         image, label = entry.image(), entry.label()
-        corner = self._corner(rng, label.shape, entry.foreground())
+        corner = self._corner(rng, label.shape, self._by_class(entry))
         patch = _crop(image, corner, self.patch_size)
         target = _crop(label[None], corner, self.patch_size)[0]
         if self.transforms is not None:
@@ -61,15 +62,25 @@ class PatchDataset(Dataset[dict[str, Any]]):
         order = np.random.default_rng([self.seed, 0, turn]).permutation(len(self.entries))
         return int(order[place])
 
+    def _by_class(self, entry: Entry) -> list[NDArray[np.int32]]:
+        """Return the foreground voxels (i, j, k) of each class, mapped; they lie class by class."""
+        rows = entry.foreground()
+        if not len(rows):
+            return []
+        # Kept, since reading every row takes longer than all else; mappings would hold files open.
+        if entry.case_id not in self._ends:
+            self._ends[entry.case_id] = np.flatnonzero(np.diff(rows[:, 0])) + 1
+        return np.split(rows[:, 1:], self._ends[entry.case_id])
+
     def _corner(
-        self, rng: np.random.Generator, shape: Sequence[int], rows: NDArray[np.int32]
+        self, rng: np.random.Generator, shape: Sequence[int], classes: Sequence[NDArray[np.int32]]
     ) -> list[int]:
         """Return the first voxel of a patch; negative where the image is smaller."""
         room = [n - p for n, p in zip(shape, self.patch_size, strict=True)]
         corner = [int(rng.integers(r + 1)) if r > 0 else r // 2 for r in room]
-        if len(rows) and rng.random() < self.foreground:
-            of_class = rows[rows[:, 0] == rng.choice(np.unique(rows[:, 0]))]
-            centre = of_class[rng.integers(len(of_class)), 1:]
+        if classes and rng.random() < self.foreground:
+            of_class = classes[rng.choice(len(classes))]
+            centre = of_class[rng.integers(len(of_class))]
             for axis, r in enumerate(room):
                 if r > 0:
                     corner[axis] = int(np.clip(centre[axis] - self.patch_size[axis] // 2, 0, r))

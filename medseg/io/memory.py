@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,32 @@ def peak_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10
+
+
+class Room:
+    """Memory that threads share: what does not fit beside the others waits for them.
+
+    Args:
+        count: Bytes; what this process may still take if None.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        self._count = available_bytes() if count is None else count
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, count: int) -> Iterator[None]:
+        """Have so many bytes to oneself; alone where they are more than all there is."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + count <= self._count)
+            self._taken += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= count
+                self._changed.notify_all()
 
 
 def _physical() -> Iterator[int]:

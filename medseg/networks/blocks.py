@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.networks.convolution import Conv3d
+from medseg.networks.dropout import ChannelDropout
 from medseg.networks.norms import NORMS, get_norm
 from medseg.networks.norms_weight import FEWEST_WEIGHTS, StandardizedConv3d
 
@@ -84,7 +85,7 @@ class ConvNorm(nn.Sequential):
         if last and style.dropout:
             # After the norm: dropout before batch norm shifts the variance it has learned
             # (Li 2019, arXiv 1801.05134).
-            layers.append(nn.Dropout3d(style.dropout))
+            layers.append(ChannelDropout(style.dropout, out_channels))
         if activate and NORMS[style.norm].fused is None:
             layers.append(style.activation(out_channels))
         super().__init__(*layers)

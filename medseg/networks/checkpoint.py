@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Iterator
@@ -17,8 +18,13 @@ from medseg.core.errors import CheckpointError, GeometryError
 from medseg.core.postprocessing import Postprocessing, from_primitives, to_primitives
 from medseg.networks.unet import Architecture, UNet, check_architecture
 
+log = logging.getLogger("medseg")
+
 KEY = "medseg"
 """Where our own description lies in a Lightning checkpoint."""
+
+UNSETTLED = "medseg_unsettled"
+"""In a checkpoint whose averaged weights have batch statistics of earlier ones."""
 
 FORMAT = 1
 
@@ -119,6 +125,10 @@ def load_trained(path: Path) -> Trained:
         CheckpointError: If the file is not such a checkpoint.
     """
     content = load_content(path)
+    if content.get(UNSETTLED):
+        log.warning("%s was written as its training was ended, before the batch statistics of its "
+                    "averaged weights were measured: go on with it, or measure them "
+                    "(`medseg doctor --recalibrate`).", path)  # fmt: skip
     state: dict[str, Tensor] = content["state_dict"]
     for prefix in WEIGHTS:
         weights = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}

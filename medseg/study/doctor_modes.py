@@ -19,7 +19,7 @@ from medseg.networks.population import (
 from medseg.networks.unet import UNet
 from medseg.networks.window import SlidingWindow
 from medseg.study.doctor_patient import Examined
-from medseg.training.module import hard_dice
+from medseg.training.validation import hard_dice
 
 
 @dataclass(frozen=True)

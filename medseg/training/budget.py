@@ -71,7 +71,7 @@ class Pace(Callback):
         """Decide whether the next validation takes place."""
         if self._every is None:  # validation counts batches, not epochs
             return
-        if trainer.should_stop:
+        if trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
         elif _less_left(trainer, self._validation_seconds):
             trainer.check_val_every_n_epoch = sys.maxsize
@@ -126,22 +126,27 @@ class FiniteLoss(Callback):
         first = cast("Tensor", self._first)
         self._first = torch.where((first == 0) & ~loss.detach().isfinite(), step, first)
         if loss.device.type == "cpu":
-            self._look(trainer)
+            self.look(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Look now and then."""
         if trainer.global_step % READ_EVERY == 0:
-            self._look(trainer)
+            self.look(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Look before weights are validated."""
-        self._look(trainer)
+        self.look(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Look before weights are kept."""
-        self._look(trainer)
+        self.look(trainer)
 
-    def _look(self, trainer: pl.Trainer) -> None:
+    def look(self, trainer: pl.Trainer) -> None:
+        """End the training if a loss was no number; also called before weights are kept elsewhere.
+
+        Raises:
+            DivergenceError: If one was.
+        """
         step = 0 if self._first is None else int(self._first)
         if not step:
             return

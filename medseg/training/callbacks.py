@@ -203,7 +203,7 @@ class Record(Callback):
             "epochs": trainer.current_epoch,
             "samples": _samples(trainer),
             "batch_size": data.batch_size,
-            "peak_memory_mib": round(_peak_memory_mib(), 1),
+            "peak_memory_mib": round(_peak_memory_mib(pl_module.device), 1),
             "parameters": sum(p.numel() for p in module.network.parameters()),
             "best_val_dice": self.checkpoints.best,
             **budget_record(trainer),
@@ -240,10 +240,10 @@ def _samples(trainer: pl.Trainer) -> int:
     return batches * batch_size * trainer.world_size
 
 
-def _peak_memory_mib() -> float:
+def _peak_memory_mib(device: torch.device) -> float:
     """Return the peak of the GPU's allocator, or of this process's resident memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     return peak_bytes() / 2**20
 
 

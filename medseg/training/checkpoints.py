@@ -11,11 +11,12 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import SLURMEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from medseg.core.errors import CheckpointError
 from medseg.networks.checkpoint import whole_checkpoint
+from medseg.training.budget import FiniteLoss
 from medseg.training.continuation import (
     changes,
     circumstances,
@@ -24,9 +25,13 @@ from medseg.training.continuation import (
 )
 from medseg.training.fixed import TRAINING_KEY
 from medseg.training.module import SegmentationModule
+from medseg.training.slurm import requeue, requeue_signal
 
 SAVE_SECONDS = 600
 """Within a long epoch `last` is written this often: a power cut loses no more."""
+
+AGREE_EVERY = 10
+"""Steps after which several devices agree on what is to be done: each time a GPU is waited for."""
 
 log = logging.getLogger("medseg")
 
@@ -38,12 +43,13 @@ class Paused(Exception):  # noqa: N818 - no error
 class Checkpoints(Callback):
     """Keep `last` after every epoch and `best` of all validations, whole or not at all.
 
-    Also keep `last` after the running step when SIGTERM or Ctrl-C arrives, before each validation,
-    and every ten minutes. A signal within a validation ends it at once, a resumed run begins with
-    it; a second Ctrl-C ends whatever is under way.
+    Also keep `last` after the running step when SIGTERM, Ctrl-C or SLURM's signal to requeue
+    arrives, before each validation, and every ten minutes. A signal within a validation ends it at
+    once, a resumed run begins with it; a second Ctrl-C ends whatever is under way.
 
     Args:
         folder: Where they lie.
+        finite: Asked before weights are kept.
         pause_after: Epochs after which to end as if interrupted; None for never.
 
     Attributes:
@@ -52,8 +58,8 @@ class Checkpoints(Callback):
         reasons: Why the training, all its parts taken together, cannot be repeated.
     """
 
-    def __init__(self, folder: Path, pause_after: int | None = None) -> None:
-        self.folder, self.pause_after = folder, pause_after
+    def __init__(self, folder: Path, finite: FiniteLoss, pause_after: int | None = None) -> None:
+        self.folder, self.finite, self.pause_after = folder, finite, pause_after
         self.best: float | None = None
         self.fixed: dict[str, Any] = {}
         self.reasons: list[str] = []
@@ -61,6 +67,7 @@ class Checkpoints(Callback):
         self._saved = 0.0
         self._kept_step = -1
         self._signal = 0
+        self._requeues: int | None = None
         self._handlers: dict[int, Any] = {}
         self._resumed: dict[str, Any] = {}
 
@@ -93,8 +100,8 @@ class Checkpoints(Callback):
         """Take over the signals."""
         self._saved = time.monotonic()
         self._signal = 0
-        slurm = isinstance(_environment(trainer), SLURMEnvironment)  # where Lightning requeues
-        for number in (signal.SIGINT,) if slurm else (signal.SIGINT, signal.SIGTERM):
+        self._requeues = requeue_signal(trainer)
+        for number in filter(None, (signal.SIGINT, signal.SIGTERM, self._requeues)):
             self._handlers[number] = signal.signal(number, self._note)
 
     def on_train_end(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
@@ -116,13 +123,19 @@ class Checkpoints(Callback):
         """
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
+        # Elsewhere something is under way that a checkpoint does not hold.
+        if not _between_steps(trainer, index):
+            return
+        if trainer.world_size > 1 and trainer.global_step % AGREE_EVERY:
+            return
         due = time.monotonic() - self._saved > SAVE_SECONDS
         signalled, due = _of_any_device(trainer, self._signal, due)
-        # Elsewhere something is under way that a checkpoint does not hold.
-        if (signalled or due) and _between_steps(trainer, index):
+        if signalled and not cast("SegmentationModule", pl_module).is_settled:
+            self._write(trainer, "last")  # to settle takes seconds, and what sent it may not wait
+        if signalled or due:
             self._keep(trainer, pl_module, "last")
-        if signalled and _between_steps(trainer, index):
-            self._end(signalled)
+        if signalled:
+            self._end(trainer, signalled)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep `last`, unless gradients are being accumulated: a checkpoint does not hold them.
@@ -134,13 +147,13 @@ class Checkpoints(Callback):
         self._keep(trainer, pl_module, "last")
         signalled, _ = _of_any_device(trainer, self._signal, False)
         if signalled:
-            self._end(signalled)
+            self._end(trainer, signalled)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """End a validation at once if `last` holds its weights."""
         kept = trainer.global_step == self._kept_step
         if self._signal and kept and trainer.world_size == 1:
-            self._end(self._signal)
+            self._end(trainer, self._signal)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the new validation Dice; write `best` where the epoch goes on with other weights."""
@@ -152,13 +165,14 @@ class Checkpoints(Callback):
             self._keep(trainer, pl_module, "best")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write `last`, and `best` if these weights were validated and are the best."""
-        # `last` first: a run that holds a checkpoint at all can be gone on with.
-        for name in ("last", "best") if self._is_best() else ("last",):
+        """Write `best` if these weights were validated and are the best, and `last`."""
+        # `last` knows the best Dice: written first, it would keep a run that is killed between the
+        # two from ever writing `best`. The one from before the validation begins with it.
+        for name in ("best", "last") if self._is_best() else ("last",):
             self._keep(trainer, pl_module, name)
         signalled, _ = _of_any_device(trainer, self._signal, False)
         if signalled and not trainer.should_stop:
-            self._end(signalled)
+            self._end(trainer, signalled)
         if trainer.current_epoch + 1 == self.pause_after and not trainer.should_stop:
             raise Paused
 
@@ -172,10 +186,23 @@ class Checkpoints(Callback):
 
     def _keep(self, trainer: pl.Trainer, module: pl.LightningModule, name: str) -> None:
         cast("SegmentationModule", module).settle()
+        self._write(trainer, name)
+
+    def _write(self, trainer: pl.Trainer, name: str) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            DivergenceError: If the loss was no number: the one that is there stays.
+            CheckpointError: If it cannot be written.
+        """
+        self.finite.look(trainer)
         path = self.folder / f"{name}.ckpt"
         if trainer.is_global_zero:
-            with whole_checkpoint(path) as temporary:
-                trainer.save_checkpoint(temporary)
+            try:
+                with whole_checkpoint(path) as temporary:
+                    trainer.save_checkpoint(temporary)
+            except OSError as error:
+                raise CheckpointError(f"{path} cannot be written: {error}") from error
         else:
             trainer.save_checkpoint(path)  # gathers and waits; only the first device writes
         self._saved = time.monotonic()
@@ -187,17 +214,15 @@ class Checkpoints(Callback):
             raise KeyboardInterrupt
         self._signal = number
 
-    def _end(self, number: int) -> None:
+    def _end(self, trainer: pl.Trainer, number: int) -> None:
+        if number == self._requeues and trainer.is_global_zero:
+            requeue()
         log.info("interrupted; go on with --run_dir %s --ckpt_path last", self.folder.parent)
         raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
 
     def _release(self) -> None:
         while self._handlers:
             signal.signal(*self._handlers.popitem())
-
-
-def _environment(trainer: pl.Trainer) -> Any:
-    return getattr(trainer.strategy, "cluster_environment", None)
 
 
 def _of_any_device(trainer: pl.Trainer, number: int, due: bool) -> tuple[int, bool]:

@@ -43,7 +43,7 @@ from medseg.training.pending import PendingValidation
 from medseg.training.postprocessing import PostprocessingLearner
 from medseg.training.probes import Probes
 from medseg.training.rate_finder import suggest_learning_rate
-from medseg.training.refusals import refuse_devices, refuse_flags
+from medseg.training.refusals import refuse_devices, refuse_flags, refuse_precision
 from medseg.training.saved_config import SaveConfig, with_saved_config
 from medseg.training.time_shares import TimeShares
 
@@ -176,13 +176,14 @@ class TrainingCLI(LightningCLI):
         """Give the trainer our run directory, curves, checkpoints and record."""
         probes = Probes(self.files.probes) if self.chosen.probes else None
         curves = Curves(self.files.curves, probes)
-        checkpoints = Checkpoints(self.files.checkpoints, self.chosen.pause_after_epochs)
+        finite = FiniteLoss()
+        checkpoints = Checkpoints(self.files.checkpoints, finite, self.chosen.pause_after_epochs)
         self.checkpoints = checkpoints
         learner = PostprocessingLearner(self.files.checkpoints)
         record = Record(self.files, curves, checkpoints, learner)
         # In this order: the clock stops, what was kept is learned from, all is recorded.
         self.pace = Pace()
-        callbacks: list[Callback] = [FiniteLoss(), curves, checkpoints, PendingValidation(),
+        callbacks: list[Callback] = [finite, curves, checkpoints, PendingValidation(),
                                      self.pace, learner, record]  # fmt: skip
         if probes:
             callbacks.insert(1, probes)  # after FiniteLoss, before what writes its Dice
@@ -220,6 +221,7 @@ class TrainingCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Refuse what contradicts devices or checkpoint; load the weights to start from."""
         refuse_devices(self.trainer, self.model, self.datamodule)
+        refuse_precision(self.trainer, self.model)
         if self.subcommand == "fit":
             refuse_endless(self.trainer, self.model)
         self.datamodule.progress = track

@@ -69,6 +69,15 @@ def dice_ce(logits: Tensor, label: Tensor, across: bool = False, loss: Loss = PL
             averages is that of this loss.
         loss: Its weights and variants.
     """
+    sums = loss_sums(logits, label, loss)
+    return loss_of_sums(_over_devices(sums) if across else sums, loss)
+
+
+def loss_sums(logits: Tensor, label: Tensor, loss: Loss) -> Tensor:
+    """Return what the loss is made of: entropy, voxels, and two numbers for each foreground class.
+
+    Those of several parts of a batch, or of a volume, add up; see `dice_ce`.
+    """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     # Of an ignored voxel no class is true: its index is none of them.
     classes = torch.arange(logits.shape[1], device=label.device).to(label.dtype)
@@ -80,9 +89,11 @@ def dice_ce(logits: Tensor, label: Tensor, across: bool = False, loss: Loss = PL
     overlap, total = _overlaps(chance, truth[:, 1:], loss)
     if loss.dice_over == "sample":  # the devices add up what is known of each: Dice, and how many
         overlap, total = _ratio(overlap, total).sum(0), torch.full_like(total[0], len(total))
-    sums = torch.cat([entropy[None], counted.sum()[None].to(entropy.dtype), overlap, total])
-    if across:
-        sums = _over_devices(sums)
+    return torch.cat([entropy[None], counted.sum()[None].to(entropy.dtype), overlap, total])
+
+
+def loss_of_sums(sums: Tensor, loss: Loss) -> Tensor:
+    """Return the loss from `loss_sums`."""
     entropy, (overlap, total) = sums[0] / sums[1].clamp_min(1), sums[2:].chunk(2)
     dice = (overlap / total if loss.dice_over == "sample" else _ratio(overlap, total)).mean()
     # In this order the weights 1 and 1 change no bit of `entropy + 1 - dice`.

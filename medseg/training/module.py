@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from medseg.core.errors import OptionError
-from medseg.data.transforms import IGNORE_INDEX
-from medseg.networks.checkpoint import KEY, Description, Trained
+from medseg.networks.checkpoint import KEY, UNSETTLED, Description, Trained
+from medseg.networks.dropout import draw_channels
 from medseg.networks.norms import DEFAULT_GROUPS, NORMS
 from medseg.networks.norms_batch import set_progress
 from medseg.networks.population import measure_population
@@ -22,14 +22,15 @@ from medseg.networks.unet import Architecture, UNet, check_architecture
 from medseg.networks.window import SlidingWindow
 from medseg.training.compiling import Heads, training_forward
 from medseg.training.contradictions import refuse_contradictions
-from medseg.training.loss import PLAIN, Loss, dice_ce, supervised_loss
+from medseg.training.loss import PLAIN, Loss, supervised_loss
 from medseg.training.optimization import Optimization, match_strides
 from medseg.training.schedule import learning_rate_factor, shared_progress
+from medseg.training.validation import score_volume, slabs
 
 log = logging.getLogger("medseg")
 
 _DRAWS = 3
-"""Sets PyTorch's draws (dropout) apart from those of the data under the same seed."""
+"""Sets PyTorch's draws apart from those of the data under the same seed."""
 
 POPULATION_BATCHES = 50
 """Batches from which the batch statistics of averaged weights are measured."""
@@ -138,22 +139,29 @@ class SegmentationModule(pl.LightningModule):
             match_strides(self.network)
         self._heads = training_forward(self.network, self.compiled, self.device.type)
 
-    def on_train_batch_start(self, _batch: Any, _index: int) -> None:
-        """Set the learning rate, and the seed of dropout, from the progress of the training."""
+    def on_train_batch_start(self, batch: dict[str, Any], _index: int) -> None:
+        """Set the learning rate from the progress of the training, and dropout's channels.
+
+        What dropout takes away from a patch depends on the seed and the patch's number alone.
+        """
         recipe = self.optimization
         progress = shared_progress(self.trainer)
         rate = recipe.learning_rate * learning_rate_factor(recipe.schedule, progress, recipe.warmup)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
         set_progress(self.network, progress)
-        batch = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
-        self._seed_draws(batch * self.trainer.world_size + self.trainer.global_rank)
+        self._seed_draws(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1)
+        if "number" in batch:  # not of other loaders: dropout then draws by this batch's seed
+            draw_channels(self.network, self._seed, batch["number"].tolist())
+
+    @property
+    def _seed(self) -> int:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data.seed if data else 0
 
     def _seed_draws(self, number: int) -> None:
-        """Have what PyTorch draws depend on (seed, number): a resumed run draws the same."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        seed = data.seed if data else 0
-        words = np.random.SeedSequence([seed, _DRAWS, number]).generate_state(2)
+        """Have what else PyTorch draws depend on (seed, number): a resumed run draws the same."""
+        words = np.random.SeedSequence([self._seed, _DRAWS, number]).generate_state(2)
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
     def training_step(self, batch: dict[str, Any], _index: int) -> dict[str, Tensor]:
@@ -184,29 +192,32 @@ class SegmentationModule(pl.LightningModule):
         if self.trainer.state.fn == "fit":
             self.settle()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether averaged weights, if there are any, have batch statistics that belong to them."""
+        needed = self.averaged is not None and NORMS[self.description.norm].eval_differs
+        return not needed or self._settled_at == self.trainer.global_step
+
     def settle(self) -> None:
         """Measure the batch statistics of averaged weights; those of the others do not fit them.
 
         Done before these weights are validated or kept, once per state of the weights.
         """
-        if self.averaged is None or self._settled_at == self.trainer.global_step:
+        if self.averaged is None or self.is_settled:
             return
-        if NORMS[self.description.norm].eval_differs:
-            self._seed_draws(0)  # the same on every device
-            measure_population(self.averaged, self._population())
+        self._seed_draws(0)
+        measure_population(self.averaged, self._population())
         self._settled_at = self.trainer.global_step
 
     def _population(self) -> Iterator[Tensor]:
-        batches = self.trainer.datamodule.population(POPULATION_BATCHES)  # type: ignore[attr-defined]
-        for batch in batches:
-            yield batch.to(self.device)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        yield from data.population(POPULATION_BATCHES, self.device)
 
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
         """Predict one whole volume by the sliding window and score it on the training grid."""
-        logits = self.window(batch["image"], self.judged)
-        loss = dice_ce(logits, batch["label"], loss=self.loss)
-        dice = hard_dice(logits.argmax(1), batch["label"], len(self.class_names))
-        self._scores[batch["case_id"][0]] = torch.cat([loss.reshape(1).double().cpu(), dice])
+        classes = len(self.class_names)
+        parts = slabs(self.window, batch["image"], self.judged, classes)
+        self._scores[batch["case_id"][0]] = score_volume(parts, batch["label"], classes, self.loss)
 
     def on_validation_epoch_end(self) -> None:
         """Log Dice per class and their mean: over cases first, then over foreground classes.
@@ -228,33 +239,10 @@ class SegmentationModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what inference needs; primitives only."""
         checkpoint[KEY] = self.description.to_primitives()
+        if not self.is_settled:
+            checkpoint[UNSETTLED] = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Be in double precision before such weights are loaded: Lightning converts after that."""
         if any(value.dtype == torch.float64 for value in checkpoint["state_dict"].values()):
             self.double()
-
-
-def hard_dice(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Return Dice of each foreground class, NaN where a class is absent from both.
-
-    Args:
-        prediction: Class indices, shape (1, I, J, K).
-        label: Class indices, same shape; `IGNORE_INDEX` is left out.
-        classes: Number of classes, the background included.
-    """
-    return dice_of_table(confusion(prediction, label, classes)).cpu()
-
-
-def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Return voxels by class of the label (rows) and of the prediction, shape (K, K), float64."""
-    # What is ignored is counted apart: to select the rest would take seven times as long.
-    ignored = classes**2
-    pairs = (label.long() * classes + prediction).masked_fill_(label == IGNORE_INDEX, ignored)
-    counts = torch.bincount(pairs.flatten(), minlength=ignored + 1)
-    return counts[:ignored].reshape(classes, classes).double()
-
-
-def dice_of_table(table: Tensor) -> Tensor:
-    """Return Dice of each foreground class from counts of voxels, NaN where absent from both."""
-    return (2 * table.diagonal() / (table.sum(0) + table.sum(1)))[1:]

@@ -85,7 +85,8 @@ def _of_model(draft: Draft, options: PlanOptions) -> Iterator[Choice]:
                  f"an axis is halved while it is at most twice as coarse as the finest ({spacing} "
                  f"mm) and keeps {rules.SMALLEST_BOTTLENECK} voxels")  # fmt: skip
     yield Choice("model.network.kernels", network.kernels,
-                 "1 along an axis more than twice as coarse as the finest")  # fmt: skip
+                 "1 along an axis more than twice as coarse as the finest, 3 from the first level "
+                 "on where it is not")  # fmt: skip
     if network.activation_checkpointing:
         yield Choice("model.network.activation_checkpointing", True,
                      "computes levels again in backward, one more forward pass: the memory did not "

@@ -122,17 +122,26 @@ def _that_fits(candidates: Sequence[StepJob], machine: Machine) -> StepJob:
         OptionError: If not even the smallest does; it says how much that takes.
     """
     for job in candidates:
-        for saving in (False, True):
-            network = replace(job.architecture, activation_checkpointing=saving)
-            chosen = replace(job, architecture=network)
-            if reckon(chosen) <= _MARGIN * machine.bytes:
-                return chosen
-    least = reckon(replace(candidates[-1], architecture=network))
+        if chosen := _within(job, machine):
+            return chosen
+    least = reckon(_saving(candidates[-1]))
     raise OptionError(
         f"the memory does not suffice: {size(machine.bytes)} are there, the smallest patch, "
         f"{candidates[-1].patch_size} in batches of {candidates[-1].batch_size}, takes "
         f"{size(int(least / _MARGIN) + 1)}. Raise --memory, or take --batch_size 1."
     )
+
+
+def _within(job: StepJob, machine: Machine) -> StepJob | None:
+    """Return a step as it is reckoned to fit: with activation checkpointing only where it must."""
+    for chosen in (job, _saving(job)):
+        if reckon(chosen) <= _MARGIN * machine.bytes:
+            return chosen
+    return None
+
+
+def _saving(job: StepJob) -> StepJob:
+    return replace(job, architecture=replace(job.architecture, activation_checkpointing=True))
 
 
 def _measured(
@@ -153,10 +162,10 @@ def _measured(
     most, limit = machine.seconds / FEWEST_STEPS, ""
     smaller = [c for c in candidates if c.voxels <= job.voxels]
     for candidate in smaller:
-        chosen = replace(candidate, precision=precision, architecture=replace(
-            candidate.architecture,
-            activation_checkpointing=job.architecture.activation_checkpointing,
-        ))  # fmt: skip
+        within = _within(candidate, machine)
+        if within is None:
+            continue
+        chosen = replace(within, precision=precision)
         guess = (first.seconds or 0) * chosen.voxels / probe.voxels
         if guess > most and candidate is not smaller[-1]:
             limit = "time"
@@ -185,12 +194,16 @@ def _with_more(
     voxels = facts.shapes_at(spacing).prod(axis=1).sum()
     most = int(MOST_OF_DATA * voxels / (job.voxels / job.batch_size))
     if cost.seconds:
-        each = cost.seconds / job.batch_size
-        most = min(most, int(machine.seconds / ENOUGH_STEPS / each))
+        most = min(most, int(machine.seconds / ENOUGH_STEPS / cost.seconds * job.batch_size))
+    # Each further patch takes the same: batches far beyond the memory need not be reckoned one by
+    # one. Another norm may take a little less.
+    room, reckoned = _MARGIN * machine.bytes, reckon(job)
+    each = (reckon(replace(job, batch_size=2 * job.batch_size)) - reckoned) / job.batch_size
+    most = min(most, job.batch_size + int(1.2 * max(room - reckoned, 0) / each) + 2)
     for batch in range(most - most % 2, job.batch_size, -2):
         norm = rules.norm_for(batch) if options.norm == "auto" else job.norm
         larger = replace(job, batch_size=batch, norm=norm)
-        if reckon(larger) > _MARGIN * machine.bytes:
+        if reckon(larger) > room:
             continue
         if not machine.there:
             return larger, StepCost(reckon(larger), None)

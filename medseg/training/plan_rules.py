@@ -80,7 +80,8 @@ def levels(spacing: Sequence[float], size: Sequence[float]) -> tuple[tuple[Tripl
 
     An axis is halved while it is at most twice as coarse as the finest one that can be, and keeps
     `SMALLEST_BOTTLENECK` voxels; a kernel is 1 along an axis more than twice as coarse as the
-    finest.
+    finest, until a level where it is not: one too short to be halved stays fine, and would make
+    the others look coarse.
 
     Args:
         spacing: Of the images, mm.
@@ -88,7 +89,7 @@ def levels(spacing: Sequence[float], size: Sequence[float]) -> tuple[tuple[Tripl
     """
     lengths, left = [float(s) for s in spacing], [float(n) for n in size]
     strides: list[Triple] = [UNIT]
-    kernels: list[Triple] = [_kernel(lengths)]
+    kernels: list[Triple] = [_kernel(lengths, UNIT)]
     while len(strides) < MOST_LEVELS:
         able = [axis for axis in range(3) if math.ceil(left[axis]) >= 2 * SMALLEST_BOTTLENECK]
         if not able:
@@ -99,12 +100,15 @@ def levels(spacing: Sequence[float], size: Sequence[float]) -> tuple[tuple[Tripl
         strides.append((i, j, k))
         left = [n / s for n, s in zip(left, strides[-1], strict=True)]
         lengths = [n * s for n, s in zip(lengths, strides[-1], strict=True)]
-        kernels.append(_kernel(lengths))
+        kernels.append(_kernel(lengths, kernels[-1]))
     return tuple(strides), tuple(kernels)
 
 
-def _kernel(lengths: Sequence[float]) -> Triple:
-    i, j, k = (1 if length > 2 * min(lengths) else 3 for length in lengths)
+def _kernel(lengths: Sequence[float], finer: Triple) -> Triple:
+    i, j, k = (
+        3 if before == 3 or length <= 2 * min(lengths) else 1
+        for length, before in zip(lengths, finer, strict=True)
+    )
     return i, j, k
 
 

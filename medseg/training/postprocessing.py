@@ -23,6 +23,7 @@ from medseg.io import read_grid
 from medseg.networks.checkpoint import load_content, load_trained, store_postprocessing
 from medseg.networks.unet import UNet
 from medseg.training.module import SegmentationModule
+from medseg.training.validation import predict_volume, slabs
 
 log = logging.getLogger("medseg")
 
@@ -78,10 +79,11 @@ def _cases(trainer: pl.Trainer, module: SegmentationModule, network: UNet) -> It
         (case_id,) = batch["case_id"]
         image = batch["image"].to(module.device)
         with torch.inference_mode(), trainer.precision_plugin.val_step_context():
-            prediction = module.window(image, network).argmax(1)[0].to(torch.uint8)
+            parts = slabs(module.window, image, network, len(module.class_names))
+            prediction = predict_volume(parts).numpy()
         first = data.manifest.file(cases[case_id].images[0])
         volume_ml = voxel_volume_ml(data.preprocessing.spacing, first)
-        yield prediction.cpu().numpy(), batch["label"][0].numpy(), volume_ml
+        yield prediction, batch["label"][0].numpy(), volume_ml
 
 
 def voxel_volume_ml(spacing: list[float] | None, image: Path) -> float:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from medseg.core.runs import write_json
 from medseg.training.landscape import PASSES, Landscape, along_gradient
 from medseg.training.loss import supervised_loss
-from medseg.training.module import SegmentationModule, confusion, dice_of_table
+from medseg.training.module import SegmentationModule
 from medseg.training.schedule import training_progress
+from medseg.training.validation import confusion, dice_of_table
 
 LOOKS = 10
 """Looks along the gradient in one training, evenly spread."""

@@ -119,30 +119,30 @@ class _Rise(Callback):
         self.rates: list[float] = []
         self.losses: list[float] = []
         self._loss = 0.0
-        self._batches = 0
-
-    def on_before_backward(
-        self, trainer: pl.Trainer, _module: pl.LightningModule, loss: torch.Tensor
-    ) -> None:
-        """Add up the loss of the batches behind one step; each comes divided by their number."""
-        del trainer
-        self._loss += float(loss.detach())
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, _module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Set the rate, after the schedule and before the step; note the loss it meets."""
+        """Set the rate, after the schedule and before the step."""
         del trainer
         place = len(self.rates)
         self.rates.append(LOWEST * (HIGHEST / LOWEST) ** (place / max(self.steps - 1, 1)))
-        self.losses.append(self._loss)
-        self._loss = 0.0
         for group in optimizer.param_groups:
             group["lr"] = self.rates[-1]
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """End at divergence."""
-        if self.losses and RangeTest(self.rates, self.losses).diverged:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, _module: pl.LightningModule, out: Any, _batch: Any, _index: int
+    ) -> None:
+        """Add up the loss of the batches behind one step, note it with the step; end at divergence.
+
+        Each comes divided by their number, and not by float16's loss scale, as it is in backward.
+        """
+        self._loss += float(out["loss"])
+        if len(self.losses) == len(self.rates):
+            return
+        self.losses.append(self._loss)
+        self._loss = 0.0
+        if RangeTest(self.rates, self.losses).diverged:
             trainer.should_stop = True
 
 

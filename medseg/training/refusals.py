@@ -47,6 +47,20 @@ def _refuse_partial_epochs(trainer: Any) -> None:
         )
 
 
+def refuse_precision(trainer: pl.Trainer, module: SegmentationModule) -> None:
+    """Refuse averaged weights that would stand still.
+
+    Raises:
+        OptionError: In words, with the way out.
+    """
+    if module.averaged is not None and trainer.precision in ("16-true", "bf16-true"):
+        raise OptionError(
+            f"--trainer.precision {trainer.precision} cannot hold the small steps of averaged "
+            f"weights. Take --trainer.precision {str(trainer.precision).split('-')[0]}-mixed, "
+            "or --model.ema_decay 0."
+        )
+
+
 def refuse_devices(trainer: pl.Trainer, module: SegmentationModule, data: SegmentationData) -> None:
     """Refuse what cannot be trained on these devices.
 

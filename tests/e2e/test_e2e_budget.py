@@ -3,15 +3,19 @@
 import csv
 import json
 import math
+import os
+import signal
+import sys
 import time
 
 import pytest
 import torch
 import yaml
+from pytorch_lightning.plugins.precision import Precision
 
 from medseg.cli import main
 from medseg.networks.checkpoint import load_content, load_trained
-from medseg.training import rate_finder
+from medseg.training import budget, rate_finder
 from medseg.training.module import SegmentationModule
 
 SECONDS = 4
@@ -68,6 +72,17 @@ def test_a_validation_longer_than_the_rest_is_left_out_and_the_last_weights_are_
     assert [bool(row["val/dice"]) for row in curve] == [True, *[False] * (len(curve) - 2), True]
     assert len(curve) > 2
     assert float(curve[-1]["learning_rate"]) < 1e-5
+
+
+def test_the_last_epoch_is_validated_however_little_time_is_left(
+    phantoms, fit_flags, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    monkeypatch.setattr(budget, "_less_left", lambda _trainer, seconds: seconds > 0)
+    changes = {"trainer__max_epochs": 4, "trainer__max_time": "01:00:00:00"}
+    assert main(["fit", *bounded(phantoms, fit_flags, run, **changes)]) == 0
+    # The first tells how long one takes; after it the time left is said to hold none.
+    assert [bool(row["val/dice"]) for row in rows(run)] == [True, False, False, True]
 
 
 def test_a_resumed_run_has_the_time_that_was_left(phantoms, fit_flags, tmp_path, capsys):
@@ -168,6 +183,50 @@ def test_a_training_that_diverges_ends_in_words_and_keeps_finite_weights(
     assert all(bool(value.isfinite().all()) for value in weights.values())
     assert load_content(run / "checkpoints" / "last.ckpt")["global_step"] == 3
     assert record(run)["interrupted"] is True
+
+
+def test_where_the_loss_is_read_now_and_then_broken_weights_are_not_kept_either(
+    phantoms, fit_flags, tmp_path, monkeypatch, capsys
+):
+    run, step, look = tmp_path / "run", SegmentationModule.training_step, budget.FiniteLoss.look
+
+    def breaks(module, batch, index):
+        out = step(module, batch, index)
+        if module.trainer.global_step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        broken = module.trainer.global_step == 4
+        return {**out, "loss": out["loss"] * math.nan} if broken else out
+
+    def look_as_on_a_gpu(self, trainer):
+        behind = sys._getframe(1).f_code.co_name
+        if behind != "on_before_backward":
+            look(self, trainer)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", breaks)
+    monkeypatch.setattr(budget.FiniteLoss, "look", look_as_on_a_gpu)
+    flags = fit_flags(phantoms, run, data__steps_per_epoch=20)
+    assert main(["fit", *flags]) == 2
+    assert "the loss of step 5 is not finite" in capsys.readouterr().err
+    assert not (run / "checkpoints" / "last.ckpt").exists()
+
+
+def test_the_range_test_does_not_see_the_scale_of_a_loss_in_float16(
+    phantoms, fit_flags, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(rate_finder.find_learning_rate, "__defaults__", (20,))
+    plain = Precision.pre_backward
+
+    def scaled(self, tensor, module):
+        return plain(self, 65536 * tensor, module)
+
+    curves = []
+    for name, before in (("plain", plain), ("scaled", scaled)):
+        monkeypatch.setattr(Precision, "pre_backward", before)
+        flags = fit_flags(phantoms, tmp_path / name, trainer__max_epochs=1)
+        main(["fit", *flags, "--find_learning_rate", "true"])
+        with (tmp_path / name / "learning_rate.csv").open(newline="") as file:
+            curves.append([float(row["loss"]) for row in csv.DictReader(file)])
+    assert curves[1][:10] == pytest.approx(curves[0][:10], rel=1e-3)
 
 
 def test_a_learning_rate_is_found_and_the_training_is_as_if_it_had_not_been_looked_for(

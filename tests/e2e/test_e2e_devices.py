@@ -20,6 +20,7 @@ TRAINING = {
     "trainer__check_val_every_n_epoch": "10",
     "model__learn_postprocessing": "false",
     "model__ema_decay": "0.9",
+    "model__network__dropout": "0.2",
     "trainer__precision": "64-true",  # single precision's rounding grows to 2e-5 within 20 steps
 }
 DDP = {"data__batch_size": "1", "trainer__devices": "2", "trainer__strategy": "ddp"}

@@ -6,9 +6,11 @@ import os
 import signal
 
 import pytest
-from test_e2e_exact import EVERYTHING, digest, digest_of, trainings
+from test_e2e_exact import EVERYTHING, digest, digest_of, interrupted, trainings
 
 from medseg.cli import main
+from medseg.networks.checkpoint import load_content, load_trained
+from medseg.training.checkpoints import Checkpoints
 from medseg.training.module import SegmentationModule
 
 SHORT = {**EVERYTHING, "trainer__max_epochs": "2"}
@@ -107,3 +109,53 @@ def test_the_last_validation_of_a_time_is_made_up_for(phantoms, fit_flags, tmp_p
     assert not record["interrupted"]
     assert record["steps"] == int(rows(run)[0]["step"])
     assert digest(run / "checkpoints" / "last.ckpt") == kept
+
+
+def test_a_run_that_dies_between_its_two_checkpoints_has_its_best_one(
+    phantoms, fit_flags, undisturbed, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    flags, written = fit_flags(phantoms, run, **SHORT), []
+    write = Checkpoints._write
+
+    def dies(self, trainer, name):
+        if len(written) == 2:  # the one before the validation, and the first after it
+            raise SystemExit(9)
+        write(self, trainer, name)
+        written.append(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_write", dies)
+        assert main(["fit", *flags]) == 9
+    assert sorted(written) == ["best", "last"]
+    assert main(["fit", *flags, "--ckpt_path", "last"]) == 0
+    weights, curve = undisturbed(fit_flags)
+    assert digest(run / "checkpoints" / "last.ckpt") == weights
+    assert rows(run) == curve
+    best = load_content(run / "checkpoints" / "best.ckpt")
+    dice = {row["step"]: float(row["val/dice"]) for row in curve}
+    assert str(best["global_step"]) == max(dice, key=dice.__getitem__)
+
+
+def test_a_signal_waits_for_no_statistics_and_the_checkpoint_says_so(
+    phantoms, fit_flags, undisturbed, tmp_path, monkeypatch, caplog
+):
+    run = tmp_path / "run"
+    last = run / "checkpoints" / "last.ckpt"
+    flags = fit_flags(phantoms, run, **SHORT)
+
+    def killed(self):
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationModule, "training_step", interrupted(3, signal.SIGTERM))
+        patch.setattr(SegmentationModule, "settle", killed)
+        assert main(["fit", *flags]) == 9
+    assert load_content(last)["global_step"] == 3
+    load_trained(last)
+    assert "before the batch statistics" in caplog.text
+    caplog.clear()
+    assert main(["fit", *flags, "--ckpt_path", "last"]) == 0
+    assert digest(last) == undisturbed(fit_flags)[0]
+    load_trained(last)
+    assert "before the batch statistics" not in caplog.text

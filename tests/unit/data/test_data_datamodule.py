@@ -76,3 +76,10 @@ def test_a_held_back_fold_is_answered_with_the_folds_that_are_there(phantoms, tm
 def test_impossible_numbers_are_refused(phantoms, changes):
     with pytest.raises(OptionError, match=next(iter(changes))):
         module(phantoms, **changes)
+
+
+def test_the_numbers_of_patches_stay_where_they_can_be_read_at_once(phantoms):
+    batch = {"image": torch.zeros(2, 1, 4, 4, 4), "number": torch.tensor([3, 4])}
+    moved = module(phantoms).transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved["image"].is_meta
+    assert moved["number"].tolist() == [3, 4]

@@ -57,6 +57,17 @@ def test_thick_slices_are_halved_and_mixed_later():
     assert kernels[:4] == ((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3))
 
 
+@pytest.mark.parametrize(
+    ("spacing", "size"),
+    [((1, 1, 1), (256, 256, 6)), ((1.56, 1.56, 10), (216, 256, 10)), ((1, 1, 1), (256, 256, 1))],
+)
+def test_a_short_axis_takes_no_kernel_from_the_others(spacing, size):
+    _, kernels = rules.levels(spacing, size)
+    assert all(kernel[:2] == (3, 3) for kernel in kernels)
+    through = [kernel[2] for kernel in kernels]
+    assert through == sorted(through)  # once 3, always 3
+
+
 def test_a_flat_image_is_halved_in_plane():
     strides, _ = rules.levels((1, 1, 1), (64, 64, 5))
     assert all(stride[2] == 1 for stride in strides)

@@ -18,9 +18,11 @@ from medseg.data.options import PhantomOptions
 from medseg.data.phantoms import write_phantoms
 from medseg.networks.checkpoint import Description, load_content, load_trained, store_postprocessing
 from medseg.networks.unet import Architecture
+from medseg.training import postprocessing
 from medseg.training.cli import fit
 from medseg.training.fixed import TRAINING_KEY
 from medseg.training.postprocessing import PostprocessingLearner, voxel_volume_ml
+from medseg.training.validation import Slab
 
 RULES = (Rule("organ", largest_component=True), Rule("lesion", minimum_ml=0.1 + 0.2))
 TASK = {
@@ -124,6 +126,16 @@ def references(count=4):
         label[15:18, 1:4, 1:4] = label[15:18, 8:11, 1:4] = 2
         maps.append(label)
     return maps
+
+
+@pytest.fixture(autouse=True)
+def whole_volumes(monkeypatch):
+    """Have the fake window below predict a volume as one slab."""
+
+    def slabs(window, image, network, _classes):
+        return iter([Slab(window(image, network), 0, 0)])
+
+    monkeypatch.setattr(postprocessing, "slabs", slabs)
 
 
 def trainer_and_module(seen, **changes):

@@ -9,8 +9,8 @@ import torch
 from medseg.core import labels
 from medseg.data.transforms import IGNORE_INDEX
 from medseg.training import probes
-from medseg.training.module import confusion
 from medseg.training.probes import DICE_EVERY, MEDIAN_OF, Probes, roughness, spikes
+from medseg.training.validation import confusion
 
 PROGRESS = SimpleNamespace(total=SimpleNamespace(ready=1))
 TRAINER = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(

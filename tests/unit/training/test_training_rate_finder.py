@@ -1,13 +1,14 @@
 """The range test's rule, on curves and on a task whose limits are known."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from medseg.core.errors import MedsegError
-from medseg.training.rate_finder import HIGHEST, LOWEST, STEPS, RangeTest
+from medseg.training.rate_finder import HIGHEST, LOWEST, STEPS, RangeTest, _Rise
 
 RATES = [float(rate) for rate in np.geomspace(LOWEST, HIGHEST, STEPS)]
 
@@ -58,3 +59,17 @@ def test_on_a_quadratic_it_lies_between_a_rate_that_does_nothing_and_one_that_di
 def test_the_running_mean_is_right_from_the_first_step():
     assert RangeTest(RATES[:3], [2.0, 2.0, 2.0]).smoothed == pytest.approx([2.0, 2.0, 2.0])
     assert RangeTest(RATES[:2], [1.0, 2.0]).smoothed[1] == pytest.approx(0.29 / 0.19)
+
+
+def test_the_loss_of_a_step_is_the_mean_of_its_batches():
+    rise = _Rise(STEPS)
+    trainer = SimpleNamespace(should_stop=False)
+    optimizer = SimpleNamespace(param_groups=[{"lr": 1.0}])
+    for first, second in ((2.0, 4.0), (1.0, 2.0)):
+        for batch, loss in enumerate((first / 2, second / 2)):  # as Lightning hands them out
+            if batch:
+                rise.on_before_optimizer_step(trainer, None, optimizer)
+            rise.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, batch)
+    assert rise.losses == [3.0, 1.5]
+    assert rise.rates == pytest.approx(RATES[:2])
+    assert optimizer.param_groups[0]["lr"] == rise.rates[-1]
