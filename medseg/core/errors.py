@@ -65,7 +65,17 @@ def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
     )
 
 
-def problems(subject: object, found: Sequence[str]) -> str:
-    """Word a list of problems: a heading with their number, then one line each."""
+def problems(subject: object, found: Sequence[str], most: int | None = None, rest: str = "") -> str:
+    """Word a list of problems: a heading with their number, then one line each.
+
+    Args:
+        subject: What has them.
+        found: All of them.
+        most: How many are named; all if None.
+        rest: What is said of the others beside their number.
+    """
     count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
-    return "\n".join([f"{subject} has {count}:", *(f"  - {line}" for line in found)])
+    lines = [f"  - {line}" for line in found[:most]]
+    if len(lines) < len(found):
+        lines.append(f"  - … and {len(found) - len(lines)} more{rest}")
+    return "\n".join([f"{subject} has {count}:", *lines])

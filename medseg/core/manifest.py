@@ -169,8 +169,12 @@ class Manifest:
             raise ManifestError(f"{self.path}: no fold is left to train on besides fold {fold}.")
         return self.in_folds(wanted), validation
 
-    def require_files(self, cases: Iterable[Case]) -> None:
+    def require_files(self, cases: Iterable[Case], flag: str = "--root") -> None:
         """Check that every file of `cases` is there.
+
+        Args:
+            cases: Some of the manifest's.
+            flag: The one that says where the files lie.
 
         Raises:
             ManifestError: If not; it names the folds concerned and how to get the files.
@@ -179,13 +183,12 @@ class Manifest:
         if not absent:
             return
         lines = [f"{path}: no such file{self._place_of(case, path)}" for case, path in absent]
-        if len(lines) > 10:
-            per_fold = Counter(str(case.fold) for case, _ in absent)
-            counts = ", ".join(f"fold {f}: {n}" for f, n in sorted(per_fold.items()))
-            lines = [*lines[:10], f"… and {len(lines) - 10} more ({counts})"]
+        per_fold = Counter(str(case.fold) for case, _ in absent)
+        counts = ", ".join(f"fold {f}: {n}" for f, n in sorted(per_fold.items()))
         how = f" {self.source}" if self.source else ""
         raise ManifestError(
-            f"{problems(self.path, lines)}\nIs --root right (now {self.root})?{how}"
+            f"{problems(self.path, lines, 10, f' ({counts})')}\n"
+            f"Is {flag} right (now {self.root})?{how}"
         )
 
     def _place_of(self, case: Case, path: Path) -> str:

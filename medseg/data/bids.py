@@ -123,8 +123,8 @@ def _jobs(images: Sequence[BidsFile], labels: Sequence[BidsFile], source: Path) 
                 found.append(f"{case_id}: more than one label: {names}")
             jobs.append(_Job(case_id if len(cases) > 1 else session, session, rivals[0]))
     if found:
-        cure = "choose with --labels and a pattern, such as 'derivatives/manual/*' or '*_seg-x_*'"
-        raise ManifestError(problems(source, [*found, cure]))
+        cure = "Choose with --labels and a pattern, such as 'derivatives/manual/*' or '*_seg-x_*'."
+        raise ManifestError(f"{problems(source, found)}\n{cure}")
     bare = sorted({image.session for image in images} - of_session.keys())
     jobs += [_Job(session, session, None) for session in bare]
     return sorted(jobs, key=lambda job: job.case_id)
@@ -154,7 +154,8 @@ def _cases(
             bare += [job.case_id] if job.label is None else []
     how = f"channels are {' '.join(channels)}; choose others with --channels"
     if found:
-        raise ManifestError(problems(source, [*found, f"{how}, such as acq-x_{channels[0]}"]))
+        cure = f"The {how}, such as acq-x_{channels[0]}."
+        raise ManifestError(f"{problems(source, found)}\n{cure}")
     if left_out:
         log.warning("left out, for channels lacking or unclear: %s (%s)", _some(left_out), how)
     if all(label is None for _, label, _ in cases):

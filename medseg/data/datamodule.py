@@ -89,7 +89,7 @@ class SegmentationData(pl.LightningDataModule):
             ManifestError: If not.
         """
         try:
-            self.manifest.require_files((*self.train_cases, *self.val_cases))
+            self.manifest.require_files((*self.train_cases, *self.val_cases), "--data.root")
         except ManifestError as error:
             present = self.manifest.present_folds()
             wanted = {case.fold for case in self.train_cases if case.fold is not None}

@@ -191,7 +191,7 @@ class TrainingCLI(LightningCLI):
             callbacks.append(NormStatistics(self.chosen.norm_statistics))
         settings = self.chosen.trainer
         if settings.max_time:  # before Pace, which asks whether it ends the training
-            callbacks.insert(0, Timer(_plain(settings.max_time)))
+            callbacks.insert(0, _timer(settings.max_time))
         self.trainer_defaults = {"callbacks": callbacks}
         if settings.profiler is None:
             kwargs["profiler"] = TimeShares()
@@ -285,6 +285,21 @@ class TrainingCLI(LightningCLI):
         """Print the Dice per class."""
         for name, value in self.trainer.callback_metrics.items():
             log.info("%-24s %.4f", name, float(value))
+
+
+def _timer(duration: Any) -> Timer:
+    """Return the clock of a training.
+
+    Raises:
+        OptionError: If the duration is none.
+    """
+    try:
+        return Timer(_plain(duration))
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise OptionError(
+            "--trainer.max_time must be DD:HH:MM:SS (days, hours, minutes, seconds), such as "
+            f"00:00:15:00 for 15 minutes; got {duration!r}."
+        ) from error
 
 
 def _plain(value: Any) -> Any:

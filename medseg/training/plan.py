@@ -119,6 +119,11 @@ def _split(
     manifest.split(fold)  # a fold that does not exist is refused before others are spoken of
     others = [other for other in manifest.folds if other != fold]
     present = manifest.present_folds()
+    if present and fold not in present:
+        raise ManifestError(
+            f"{manifest.path}: no file of fold {fold} is here, so nothing could be validated. "
+            f"Take --fold {present[0]}, or another that is here: {', '.join(map(str, present))}."
+        )
     kept = [other for other in others if other in present] or others
     if held := [other for other in others if other not in kept]:
         log.warning("fold %s: no file is there; left out", ", ".join(map(str, held)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.cli import SaveConfigCallback
 
+from medseg.core.errors import OptionError, suggestion
 from medseg.core.runs import RunFiles, atomic_text
 
 
@@ -19,7 +20,15 @@ def with_saved_config(verb: str, arguments: list[str]) -> list[str]:
     place = names.index("--run_dir")
     value = arguments[place].partition("=")[2] or "".join(arguments[place + 1 : place + 2])
     config = RunFiles(Path(value)).config
-    return ["--config", str(config), *arguments] if config.is_file() else arguments
+    if config.is_file():
+        return ["--config", str(config), *arguments]
+    if any(name.startswith("--data.manifest") for name in names):
+        return arguments
+    others = [path.parent.name for path in config.parent.parent.glob(f"*/{config.name}")]
+    raise OptionError(
+        f"--run_dir {value} holds no run to go on with: no {config.name} is there."
+        f"{suggestion(config.parent.name, others)}"
+    )
 
 
 class SaveConfig(SaveConfigCallback):

@@ -74,6 +74,16 @@ def test_a_validation_longer_than_the_rest_is_left_out_and_the_last_weights_are_
     assert float(curve[-1]["learning_rate"]) < 1e-5
 
 
+@pytest.mark.parametrize("time", ["40", "00:00:40", "2m"])
+def test_a_time_that_is_none_is_refused_in_words(phantoms, fit_flags, tmp_path, capsys, time):
+    flags = bounded(phantoms, fit_flags, tmp_path / "run", trainer__max_time=time)
+    assert main(["fit", *flags]) == 2
+    said = capsys.readouterr().err
+    assert "--trainer.max_time must be DD:HH:MM:SS" in said
+    assert repr(time) in said
+    assert "Traceback" not in said
+
+
 def test_the_last_epoch_is_validated_however_little_time_is_left(
     phantoms, fit_flags, tmp_path, monkeypatch
 ):

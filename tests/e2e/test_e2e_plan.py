@@ -242,3 +242,18 @@ def test_a_gpu_is_measured(phantoms, tmp_path):
     assert 0 < record["step"]["bytes"] <= 4 * GIB
     assert record["steps"] > 100
     assert yaml.safe_load(output.read_text())["trainer"]["accelerator"] == "gpu"
+
+
+def test_a_validated_fold_that_is_held_back_is_answered_with_one_that_is_there(
+    phantoms, tmp_path, capsys
+):
+    content = json.loads(phantoms.read_text())
+    for case in content["training"]:
+        if case["fold"] == 0:
+            case["image"] = case["label"] = f"held/{case['image']}"
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    root = str(load_manifest(phantoms).root)
+    said = refused(tmp_path / "m.json", tmp_path, capsys, "--root", root)
+    assert "no file of fold 0 is here" in said
+    assert "--fold 1" in said
+    assert "--root" not in said

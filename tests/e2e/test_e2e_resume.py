@@ -138,3 +138,12 @@ def test_early_stopping_is_no_bound(phantoms, fit_flags, repository, tmp_path, c
     flags = fit_flags(phantoms, tmp_path / "run", trainer__max_epochs="-1")
     assert main(["fit", *preset, *flags]) == 2
     assert "early stopping is no bound" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_is_answered_with_one_that_is(tiny_run, tmp_path, capsys):
+    copied(tiny_run, tmp_path)
+    for verb, flags in (("fit", ["--ckpt_path", "last"]), ("validate", [])):
+        assert main([verb, "--run_dir", str(tmp_path / "rnu"), *flags]) == 2
+        said = capsys.readouterr().err
+        assert "holds no run to go on with" in said
+        assert "Did you mean 'run'?" in said

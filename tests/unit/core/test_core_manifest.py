@@ -287,6 +287,16 @@ class TestFiles:
         assert f"{tmp_path / 'images/a.nii.gz'}: no such file (fold 0)" in message
         assert f"Is --root right (now {tmp_path})? Ask the archive." in message
 
+    def test_all_are_counted_and_some_are_named(self, tmp_path):
+        manifest = parse(tmp_path, content(*(case(name, 0) for name in "abcdefg")))
+        with pytest.raises(ManifestError) as caught:
+            manifest.require_files(manifest.training, "--data.root")
+        heading, *lines, asked = str(caught.value).splitlines()
+        assert "has 14 problems" in heading
+        assert len(lines) == 11
+        assert lines[-1] == "  - … and 4 more (fold 0: 14)"
+        assert asked.startswith("Is --data.root right")
+
     def test_an_absent_channel_is_named(self, tmp_path):
         one = case("a", 0) | {"case_id": "a", "image": ["images/pet.nii.gz", "images/ct.nii.gz"]}
         manifest = parse(tmp_path, content(one, channel_names={"0": "PET", "1": "CT"}))

@@ -68,6 +68,7 @@ def test_a_held_back_fold_is_answered_with_the_folds_that_are_there(phantoms, tm
     with pytest.raises(ManifestError) as caught:  # the root is wrong: no fold could be trained on
         SegmentationData(manifest, tmp_path, fold=0)
     assert "train_folds" not in str(caught.value)
+    assert "Is --data.root right" in str(caught.value)
 
 
 @pytest.mark.parametrize(
