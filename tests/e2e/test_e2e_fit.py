@@ -255,8 +255,9 @@ def test_averaged_weights_are_what_is_kept_and_have_their_own_statistics(
 
 def test_averaged_weights_are_never_kept_with_statistics_of_others(phantoms, fit_flags, tmp_path):
     run = tmp_path / "ema"
-    changes = {"trainer__check_val_every_n_epoch": 2, "trainer__max_epochs": 3}
-    assert main(["fit", *fit_flags(phantoms, run, model__ema_decay=0.5, **changes)]) == 0
+    changes = {"trainer__check_val_every_n_epoch": 2, "trainer__max_epochs": 5}
+    flags = fit_flags(phantoms, run, model__ema_decay=0.5, **changes)
+    assert main(["fit", *flags, "--pause_after_epochs", "3"]) == 0  # of which one is validated
     best, last = (load_trained(run / "checkpoints" / f"{n}.ckpt").weights for n in ("best", "last"))
     assert not torch.equal(best["encoder.0.0.1.running_var"], last["encoder.0.0.1.running_var"])
 
@@ -280,7 +281,7 @@ def test_averaged_weights_are_never_kept_with_statistics_of_others(phantoms, fit
         ({"data__fold": "9"}, ["has no fold 9"]),
         ({"data__train_folds": "[0, 1]"}, ["fold 0 is both validated and trained on"]),
         ({"data__manifest": "absent.json"}, ["absent.json: cannot be read"]),
-        ({"data__root": "/nowhere"}, ["no such file", "--root"]),
+        ({"data__root": "/nowhere"}, ["no such file", "--data.root"]),
         ({"model__nrm": "batch"}, ["nrm"]),
         ({"data__preprocessing.intensity": "[zscor]"}, ["zscor"]),
         ({"data__batch_size": "0"}, ["batch_size"]),

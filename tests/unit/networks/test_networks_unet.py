@@ -73,7 +73,7 @@ def test_dropout_comes_after_the_last_norm_of_a_block():
     kinds = [[type(layer).__name__ for layer in block] for block in stage]
     assert kinds == [
         ["Conv3d", "BatchNorm3d", "LeakyReLU"],
-        ["Conv3d", "BatchNorm3d", "Dropout3d", "LeakyReLU"],
+        ["Conv3d", "BatchNorm3d", "ChannelDropout", "LeakyReLU"],
     ]
 
 
