@@ -147,9 +147,7 @@ def read_channels(
     Returns:
         The image, shape (C, I, J, K), float32; its grid; the readers' warnings.
     """
-    if len(paths) not in (1, channels):
-        raise GeometryError(f"{len(paths)} files for {channels} channels: {paths[0]}, …")
-    per_file = channels if len(paths) == 1 else 1
+    per_file = channels_per_file(paths, channels)
     volumes = [
         read_volume(
             path,
@@ -176,6 +174,17 @@ def read_channels(
         for text in (*volume.warnings, *_moved(path, volume.grid, first))
     )
     return torch.from_numpy(image), first, notes
+
+
+def channels_per_file(paths: Sequence[Path], channels: int) -> int:
+    """Return how many channels each file of an image must hold.
+
+    Raises:
+        GeometryError: If there are neither one file nor as many as channels.
+    """
+    if len(paths) not in (1, channels):
+        raise GeometryError(f"{len(paths)} files for {channels} channels: {paths[0]}, …")
+    return channels if len(paths) == 1 else 1
 
 
 def _moved(path: Path, grid: Grid, first: Grid) -> Iterator[str]:

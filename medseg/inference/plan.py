@@ -14,7 +14,7 @@ from pathlib import Path
 from medseg.core.errors import VolumeError
 from medseg.core.geometry import Grid
 from medseg.core.postprocessing import Postprocessing, bytes_needed
-from medseg.data.transforms import Preprocessing, canonical_grid
+from medseg.data.transforms import Preprocessing, canonical_grid, channels_per_file
 from medseg.inference.cuts import Cut, Footprint, best_cut
 from medseg.io import read_extent
 from medseg.io.memory import size
@@ -92,9 +92,11 @@ class Request:
             limit: See `plan`.
 
         Raises:
+            GeometryError: If the number of files does not fit the channels.
             VolumeError: If a header is refused, or no plan keeps the limit (`memory`).
         """
-        extents = [read_extent(path, series_uid) for path in images]
+        per_file = channels_per_file(images, self.footprints[0].channels)
+        extents = [read_extent(path, series_uid, per_file) for path in images]
         original = extents[0].grid
         grids = [canonical_grid(original, each) for each in self.preprocessings]
         stored = sum(extent.memory_bytes for extent in extents)

@@ -14,6 +14,7 @@ from medseg.core.errors import MedsegError, OptionError
 from medseg.data.transforms import Reading
 from medseg.engine.progress import printable, track
 from medseg.inference.inputs import Job
+from medseg.inference.labeller import failure
 from medseg.inference.plan import Plan, Request
 from medseg.io.memory import size
 
@@ -99,7 +100,8 @@ def _looked_at(
     try:
         plan, grid = request.plan_files(job.images, reading.series_uid, limit)
     except (MedsegError, OSError) as error:
-        return replace(job, problem=str(error), code=getattr(error, "code", "unreadable"))
+        found = failure(error)
+        return replace(job, problem=found["message"], code=found["code"])
     forecast.add(plan, math.prod(grid.shape), request)
     return job
 

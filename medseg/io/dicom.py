@@ -57,6 +57,11 @@ class Series:
     memory_bytes: int
     warnings: tuple[str, ...]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array that is read, columns first."""
+        return self.grid.shape
+
     def read(self) -> tuple[NDArray[Any], tuple[str, ...]]:
         """Return the values, columns first; each file's own rescaling is applied.
 

@@ -76,6 +76,11 @@ class Layout:
     spelling: Spelling = "binary"
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array that is read, x first."""
+        return self.sizes if self.axes is None else tuple(self.sizes[axis] for axis in self.axes)
+
+    @property
     def data_bytes(self) -> int:
         """Bytes of the voxels, in binary."""
         return math.prod(self.sizes) * self.dtype.itemsize

@@ -112,13 +112,23 @@ class Extent:
     memory_bytes: int
 
 
-def read_extent(path: Path | str, series_uid: str | None = None) -> Extent:
+def read_extent(
+    path: Path | str, series_uid: str | None = None, channels: int | None = None
+) -> Extent:
     """Read where a volume's voxels lie and what they take, from headers alone.
 
+    Args:
+        path: See `read_volume`.
+        series_uid: See `read_volume`.
+        channels: See `read_volume`.
+
     Raises:
-        VolumeError: If a header is refused.
+        VolumeError: If a header is refused, or tells of another number of channels.
     """
-    source = _source(Path(path), series_uid)
+    path = Path(path)
+    source = _source(path, series_uid)
+    if channels is not None:
+        _check_channels(path, source.shape, channels)
     return Extent(source.grid, source.memory_bytes)
 
 
@@ -177,8 +187,12 @@ def _head(path: Path, count: int) -> bytes:
 
 
 def _as_channels(path: Path, array: NDArray[Any], channels: int) -> NDArray[Any]:
-    shape = array.shape
-    spatial = (*shape[:3], *[1] * (3 - len(shape)))
+    _check_channels(path, array.shape, channels)
+    spatial = (*array.shape, 1, 1)[:3]
+    return array.reshape(spatial if channels == 1 else (*spatial, channels), order="F")
+
+
+def _check_channels(path: Path, shape: tuple[int, ...], channels: int) -> None:
     extra = [n for n in shape[3:] if n != 1]
     count = math.prod(extra)
     if len(extra) > 1 or count != channels:
@@ -188,7 +202,6 @@ def _as_channels(path: Path, array: NDArray[Any], channels: int) -> NDArray[Any]
         if count < channels:
             cure = "list one file for each channel, or one that holds them all"
         raise VolumeError(path, "wrong-channels", cause, cure)
-    return array.reshape(spatial if channels == 1 else (*spatial, channels), order="F")
 
 
 def _checked_values(

@@ -463,6 +463,19 @@ def test_a_dry_run_says_all_and_writes_nothing(tiny_run, half_bad, tmp_path, cap
     assert predict(tiny_run, half_bad, output, "--dry_run") == 0
 
 
+def test_a_dry_run_names_wrong_channels_as_the_run_will(tiny_run, good, tmp_path, capsys):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    shutil.copy(good, source / "a.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros((9, 8, 7, 2), np.int16), np.eye(4)), source / "two.nii.gz")
+    assert predict(tiny_run, source, output, "--dry_run") == 3
+    told = capsys.readouterr().err
+    assert predict(tiny_run, source, output) == 3
+    found = records(output)
+    assert (found["a"]["status"], found["two"]["code"]) == ("ok", "wrong-channels")
+    assert f"cannot be labelled: {found['two']['message']}\n" in told
+
+
 def test_a_case_that_cannot_keep_the_memory_fails_alone(tiny_run, good, tmp_path, capsys):
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
