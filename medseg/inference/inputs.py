@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from medseg.io.dicom_files import holds_dicom
 _NAMED = 5
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's suffix of the files of a multi-channel case
 
+_ONE_FILE = "give --input the folder with a file for each channel, or one file that holds them all"
+"""What to do if --input is one file with too few channels."""
+
 log = logging.getLogger("medseg")
 
 
@@ -40,6 +44,7 @@ class Job:
         reference: Its label file, if known.
         problem: Why it cannot be labelled, if that is known before it is read.
         code: Short name of the problem.
+        missing: What to do if its one file holds too few channels.
     """
 
     case_id: str
@@ -48,6 +53,7 @@ class Job:
     reference: Path | None = None
     problem: str = ""
     code: str = ""
+    missing: str = ""
 
     @property
     def uncertainty(self) -> str:
@@ -85,6 +91,7 @@ def list_jobs(
     output: Path,
     written: Format = "source",
     maps: bool = False,
+    channel_names: Sequence[str] = (),
 ) -> list[Job]:
     """Return the cases of a file, folder or manifest.
 
@@ -96,6 +103,7 @@ def list_jobs(
         output: Folder of the label maps; where it lies within the source it is no input.
         written: Format of the label maps.
         maps: Whether uncertainty or probabilities are written beside them.
+        channel_names: Names of the channels, for messages.
 
     Raises:
         OptionError: If there is none, two would be written to one file, or one would replace an
@@ -108,8 +116,11 @@ def list_jobs(
         raise OptionError("--root and --fold go with a manifest as --input.")
     elif source.is_dir():
         jobs = _of_files(source, _volumes_below(source, output), channels, written)
+        names = channel_names or [str(channel) for channel in range(channels)]
+        jobs = [replace(job, missing=_missing(source, job.images, names)) for job in jobs]
     elif source.exists():
         jobs = _of_files(source.parent, [source], channels, written)
+        jobs = [replace(job, missing=_ONE_FILE) for job in jobs]
     else:
         raise OptionError(f"--input {source}: no such file or folder.")
     if not jobs:
@@ -239,6 +250,21 @@ def _check_channels(pairs: list[tuple[Path, list[Path]]], channels: int) -> None
             found.append(f"case {place.as_posix()!r} needs the channels {expected}; it has {names}")
     if found:
         raise OptionError(problems("--input", found))
+
+
+def _missing(folder: Path, images: Sequence[Path], channel_names: Sequence[str]) -> str:
+    """Say which files of a case are missing, if the folder holds one that lacks channels."""
+    if len(images) == len(channel_names) or images[0] == folder:
+        return ""  # the folder of a DICOM series has no others beside it
+    case_id = case_id_of(images[0].name)
+    stem, ending = _CHANNEL.sub("", case_id), images[0].name.removeprefix(case_id)
+    there = {image.name for image in images}
+    absent = [
+        f"{name} for the channel {channel!r}"
+        for number, channel in enumerate(channel_names)
+        if (name := f"{stem}_{number:04d}{ending}") not in there
+    ]
+    return f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing"
 
 
 def _refuse_collisions(jobs: list[Job], output: Path, maps: bool) -> None:

@@ -82,7 +82,11 @@ class Request:
         return (0,) if self.probabilities else (0, 1, 2)
 
     def plan_files(
-        self, images: Sequence[Path], series_uid: str | None, limit: int | None
+        self,
+        images: Sequence[Path],
+        series_uid: str | None,
+        limit: int | None,
+        missing: str = "",
     ) -> tuple[Plan, Grid]:
         """Plan one case from its headers; return the plan and the grid of its (first) image.
 
@@ -90,13 +94,14 @@ class Request:
             images: Its files.
             series_uid: The DICOM series to read where a folder holds several.
             limit: See `plan`.
+            missing: What to do if its one file holds too few channels.
 
         Raises:
             GeometryError: If the number of files does not fit the channels.
             VolumeError: If a header is refused, or no plan keeps the limit (`memory`).
         """
         per_file = channels_per_file(images, self.footprints[0].channels)
-        extents = [read_extent(path, series_uid, per_file) for path in images]
+        extents = [read_extent(path, series_uid, per_file, missing) for path in images]
         original = extents[0].grid
         grids = [canonical_grid(original, each) for each in self.preprocessings]
         stored = sum(extent.memory_bytes for extent in extents)

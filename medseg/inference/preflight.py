@@ -98,7 +98,7 @@ def _looked_at(
 ) -> Job:
     """Count a case in, or return it with the reason why it cannot be labelled."""
     try:
-        plan, grid = request.plan_files(job.images, reading.series_uid, limit)
+        plan, grid = request.plan_files(job.images, reading.series_uid, limit, job.missing)
     except (MedsegError, OSError) as error:
         found = failure(error)
         return replace(job, problem=found["message"], code=found["code"])

@@ -133,6 +133,7 @@ class Work:
             options.output,
             options.format,
             options.probabilities or options.uncertainty,
+            self.ledger.descriptions[0].task["channel_names"],
         )
         shard = parse_shard(options.shard or "0/1")
         return [job for position, job in enumerate(jobs) if shard.takes(position)]

@@ -113,7 +113,10 @@ class Extent:
 
 
 def read_extent(
-    path: Path | str, series_uid: str | None = None, channels: int | None = None
+    path: Path | str,
+    series_uid: str | None = None,
+    channels: int | None = None,
+    missing: str = "",
 ) -> Extent:
     """Read where a volume's voxels lie and what they take, from headers alone.
 
@@ -121,6 +124,7 @@ def read_extent(
         path: See `read_volume`.
         series_uid: See `read_volume`.
         channels: See `read_volume`.
+        missing: What to do if it holds too few channels, where the caller knows.
 
     Raises:
         VolumeError: If a header is refused, or tells of another number of channels.
@@ -128,7 +132,7 @@ def read_extent(
     path = Path(path)
     source = _source(path, series_uid)
     if channels is not None:
-        _check_channels(path, source.shape, channels)
+        _check_channels(path, source.shape, channels, missing)
     return Extent(source.grid, source.memory_bytes)
 
 
@@ -192,7 +196,7 @@ def _as_channels(path: Path, array: NDArray[Any], channels: int) -> NDArray[Any]
     return array.reshape(spatial if channels == 1 else (*spatial, channels), order="F")
 
 
-def _check_channels(path: Path, shape: tuple[int, ...], channels: int) -> None:
+def _check_channels(path: Path, shape: tuple[int, ...], channels: int, missing: str = "") -> None:
     extra = [n for n in shape[3:] if n != 1]
     count = math.prod(extra)
     if len(extra) > 1 or count != channels:
@@ -200,7 +204,7 @@ def _check_channels(path: Path, shape: tuple[int, ...], channels: int) -> None:
         cause = f"shape {shape}, where {expected} expected"
         cure = "take out one volume, or declare the channels in the manifest"
         if count < channels:
-            cure = "list one file for each channel, or one that holds them all"
+            cure = missing or "list one file for each channel, or one that holds them all"
         raise VolumeError(path, "wrong-channels", cause, cure)
 
 
