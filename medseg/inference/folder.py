@@ -6,6 +6,7 @@ import logging
 import sys
 
 from medseg.core.errors import OptionError
+from medseg.inference.inputs import refuse_file
 from medseg.inference.options import PredictOptions
 from medseg.inference.preflight import check_space, make_writable, tell
 from medseg.inference.sharing import worker_counts
@@ -23,7 +24,7 @@ def predict(options: PredictOptions) -> int:
         0, or 3 if some cases failed; each is named on screen and in predictions.jsonl.
 
     Raises:
-        OptionError: If there is nothing to do, or the output cannot be written.
+        OptionError: If there is nothing to do, or the output is no folder that can be written.
         CheckpointError: If a run's checkpoint cannot be read.
         KeyboardInterrupt: After Ctrl-C, once the cases that were being worked on are finished.
     """
@@ -31,6 +32,7 @@ def predict(options: PredictOptions) -> int:
         raise OptionError(
             "predict does not run on Windows: it relies on atomic renames. Use WSL or Linux."
         )
+    refuse_file(options.output, options.input, options.format)
     make_writable(options.output)
     sweep(options.output)
     if options.format == "dicom_seg":

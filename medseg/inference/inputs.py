@@ -267,6 +267,29 @@ def _missing(folder: Path, images: Sequence[Path], channel_names: Sequence[str])
     return f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing"
 
 
+def refuse_file(output: Path, source: Path, written: Format) -> None:
+    """Find out whether the output folder is named like a label map.
+
+    Args:
+        output: Folder of the label maps.
+        source: What the user named as --input.
+        written: Format of the label maps.
+
+    Raises:
+        OptionError: If it is, and no such folder exists.
+    """
+    # os.path, since Path.is_dir raises on a name that is too long
+    if not output.name.lower().endswith((*ENDINGS, *_WRITTEN)) or os.path.isdir(output):  # noqa: PTH112
+        return
+    name = "named after the case"
+    if os.path.isfile(source) and source.suffix != ".json":  # noqa: PTH113
+        name = _of_files(source.parent, [source], 1, written)[0].output
+    raise OptionError(
+        f"--output {output} is named like a file and must be a folder: name one, and the label map "
+        f"will be {name} in it."
+    )
+
+
 def _refuse_collisions(jobs: list[Job], output: Path, maps: bool) -> None:
     found = []
     given = {

@@ -304,6 +304,13 @@ def test_an_output_that_cannot_be_written_is_refused(tiny_run, images, tmp_path,
     assert "cannot be written to" in capsys.readouterr().err
 
 
+def test_an_output_named_like_a_file_is_refused(tiny_run, images, tmp_path, capsys):
+    image, output = next(images.glob("*.nii.gz")), tmp_path / "lab.nii.gz"
+    assert predict(tiny_run, image, output) == 2
+    assert f"the label map will be {image.name} in it" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_windows_is_refused_in_words(tiny_run, images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.platform", "win32")
     assert predict(tiny_run, images, tmp_path) == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medseg.core.errors import ManifestError, OptionError
-from medseg.inference.inputs import list_jobs
+from medseg.inference.inputs import list_jobs, refuse_file
 
 OUT = Path("elsewhere")
 
@@ -127,6 +127,33 @@ def test_a_folder_with_dicom_files_is_one_case_named_after_it(tmp_path):
 def test_an_output_within_the_input_is_no_input(tmp_path):
     touch(tmp_path, "a.nii.gz", "out/a.nii.gz")
     assert list(named(list_jobs(tmp_path, 1, None, None, tmp_path / "out"))) == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "written", "name"),
+    [
+        ("a.nii", "lab.nii.gz", "source", "a.nii.gz"),
+        ("a_0000.nii.gz", "lab.nii", "source", "a.nii.gz"),
+        ("a.mhd", "lab.MHA", "source", "a.mha"),
+        ("a.mhd", "lab.nrrd", "nifti", "a.nii.gz"),
+        ("", "lab.nii.gz", "source", "named after the case"),
+        ("m.json", "lab.dcm", "dicom_seg", "named after the case"),
+    ],
+)
+def test_an_output_named_like_a_file_is_refused_with_the_name_of_the_label_map(
+    tmp_path, source, output, written, name
+):
+    touch(tmp_path, "a.nii", "a_0000.nii.gz", "a.mhd", "m.json")
+    with pytest.raises(
+        OptionError, match=rf"{output} is named like a file .* will be {name} in it"
+    ):
+        refuse_file(tmp_path / output, tmp_path / source, written)
+
+
+def test_a_folder_may_be_called_as_it_likes(tmp_path):
+    (tmp_path / "lab.nii.gz").mkdir()
+    for output in ("lab.nii.gz", "labels", "labels.v2", "l" * 300):
+        refuse_file(tmp_path / output, tmp_path, "source")
 
 
 def test_no_input_is_ever_replaced(tmp_path):
