@@ -46,7 +46,7 @@ def design_of(
     cases = common(list(c.source.case_ids) for c in contestants)
     classes = common(list(c.source.plain_classes) for c in contestants)
     if not cases:
-        raise OptionError("no case is in all files without having trained a network.")
+        raise _nothing_shared(contestants)
     if not classes:
         raise OptionError("no class is in all files.")
     groups = _groups(contestants) if by_group else {}
@@ -65,6 +65,23 @@ def design_of(
             if name not in classes
         ),
     )
+
+
+def _nothing_shared(contestants: Sequence[Contestant]) -> OptionError:
+    """Return the error of files without a case to compare them on."""
+    scored = [list(dict.fromkeys(s.case_id for s in c.source.scores)) for c in contestants]
+    told = _listed(
+        [
+            f"{c.source.path} with {len(cases)} case{'s' if len(cases) != 1 else ''}"
+            for c, cases in zip(contestants, scored, strict=True)
+        ]
+    )
+    if shared := common(iter(scored)):
+        return OptionError(
+            f"all case ids that are in each of the files trained a network: {_listed(shared)}; "
+            f"files: {told}. Score cases that none was trained on."
+        )
+    return OptionError(f"no case id is in all files: {told}. Score the same cases with each.")
 
 
 def common(lists: Iterator[list[str]]) -> list[str]:

@@ -206,10 +206,25 @@ def test_groups_that_contradict_each_other_are_refused(tmp_path, scores):
 
 def test_files_without_a_common_case_or_class_are_refused(tmp_path, scores):
     a = scores("a.csv")
-    with pytest.raises(OptionError, match="no case is in all files"):
-        compare(CompareOptions((a, scores("b.csv", start=50)), tmp_path / "out"))
+    b = scores("b.csv", BASE[:1], start=50)
+    with pytest.raises(OptionError) as error:
+        compare(CompareOptions((a, b), tmp_path / "out"))
+    told = f"2 ({a} with 24 cases, {b} with 1 case)"
+    assert f"no case id is in all files: {told}." in str(error.value)
     with pytest.raises(OptionError, match="no class is in all files"):
         compare(CompareOptions((a, scores("c.csv", classes=("other",))), tmp_path / "out"))
+
+
+def test_files_that_share_only_cases_that_trained_a_network_are_refused(tmp_path, scores):
+    a, b = scores("a/scores.csv", BASE[:3]), scores("b/scores.csv", BASE[:2], start=1)
+    (a.parent / "cases.csv").write_text("case_id,role\ncase_01,training\n")
+    (b.parent / "cases.csv").write_text("case_id,role\ncase_02,training\n")
+    with pytest.raises(OptionError) as error:
+        compare(CompareOptions((a, b), tmp_path / "out"))
+    assert str(error.value) == (
+        "all case ids that are in each of the files trained a network: 2 (case_01, case_02); "
+        f"files: 2 ({a} with 3 cases, {b} with 2 cases). Score cases that none was trained on."
+    )
 
 
 def test_a_run_directory_without_scores_is_refused(tmp_path, scores):
