@@ -38,7 +38,7 @@ class Level:
         seed_means: The mean of each seed.
         seed_sd: Their standard deviation, NaN for one seed.
         n_cases: Cases with a value.
-        n_failed: Cases in which a structure was missed or invented, in any seed.
+        n_failed: Cases with a Dice of 0 in a class, in any seed: missed, invented or elsewhere.
         failed_low: Lower end of the 95 % interval of their rate.
         failed_high: Upper end.
         values: Of each unit, seeds averaged; NaN where undefined.
@@ -146,7 +146,7 @@ def _level(design: Design, variant: Variant) -> Level:
 
 
 def _failed(design: Design, variant: Variant) -> Array:
-    """Return for each case whether a structure has Dice 0 in any seed: missed or invented."""
+    """Return for each case whether a class has Dice 0 in any seed: missed, invented, elsewhere."""
     cases = list(design.units)
     tables = [variant.values(cases, name, PRIMARY) for name in design.class_names]
     return np.asarray((np.stack(tables) == 0).any(axis=(0, 1)))
@@ -177,13 +177,14 @@ def _notes(design: Design, levels: tuple[Level, ...], pairs: tuple[Pair, ...]) -
         )
     if any(level.n_failed for level in levels) and levels[0].n < FEW_WITH_FAILURES:
         found.append(
-            "Some structures were missed or invented. With such failures no interval of a mean "
+            "Some cases have a Dice of 0 in a class: a structure was missed, invented or found "
+            "elsewhere. With such failures no interval of a mean "
             f"holds what it says below about {FEW_WITH_FAILURES} cases: read the counts first."
         )
     if undefined := max(pair.n_one_sided for pair in pairs):
         found.append(
             f"Up to {undefined} case(s) of a pair are left out because Dice is defined in one "
             "variant only: the reference is empty, and only one of them predicts nothing. There "
-            "the other one invents a structure, which its count of failures shows."
+            "the other one invents a structure, which its count of cases with a Dice of 0 shows."
         )
     return found

@@ -235,12 +235,15 @@ def test_overall_names_a_variant_only_if_it_beats_all_others():
     assert compare_variants(design(variant("A", BASE), middle)).overall == ""
 
 
-def test_lost_structures_are_counted_and_warned_of_where_cases_are_few():
+def test_cases_with_a_dice_of_0_are_counted_and_warned_of_where_cases_are_few():
     values = BASE.copy()
     values[3] = 0.0
     comparison = compare_variants(design(variant("A", BASE), variant("B", values)))
     assert [level.n_failed for level in comparison.levels] == [0, 1]
-    assert any("below about 50 cases" in note for note in comparison.notes)
+    (note,) = (note for note in comparison.notes if "below about 50 cases" in note)
+    assert note.startswith(
+        "Some cases have a Dice of 0 in a class: a structure was missed, invented or found elsewhere."
+    )
 
 
 def test_single_trainings_are_said_to_be_no_more():

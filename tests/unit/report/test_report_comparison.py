@@ -85,6 +85,15 @@ def test_infinite_distances_stand_beside_the_means():
     assert "1 of 24 [1, 20]" in html
 
 
+def test_a_dice_of_0_is_not_called_a_lost_structure():
+    html = page(comparison_of(lost=True, seeds=2), FILES)
+    assert "With a Dice of 0 in a class" in html
+    assert "missed, invented or found elsewhere; the last column counts" in html
+    assert "in any seed" in html
+    assert "lost structure" not in html
+    assert "in any seed" not in page(comparison_of(lost=True), FILES)
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_few_cases_make_a_page_too(n):
     html = page(comparison_of(n=n), FILES)
