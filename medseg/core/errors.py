@@ -14,6 +14,10 @@ class OptionError(MedsegError):
     """An option, or a combination of options, is not possible."""
 
 
+class ChoiceError(OptionError):
+    """A name is none of those there are; the message says which there are."""
+
+
 class ManifestError(MedsegError):
     """A manifest is wrong; the message lists every problem found."""
 
@@ -55,12 +59,12 @@ def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
     """Return `value` if it is one of `choices`.
 
     Raises:
-        OptionError: If it is not; the message lists the choices and the nearest one.
+        ChoiceError: If it is not; the message lists the choices and the nearest one.
     """
     names = list(choices)
     if value in names:
         return value
-    raise OptionError(
+    raise ChoiceError(
         f"{option} must be one of {', '.join(names)}; got {value!r}.{suggestion(value, names)}"
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from medseg.core.errors import MedsegError, OptionError, problems
+from medseg.core.errors import ChoiceError, MedsegError, OptionError, problems
 from medseg.core.manifest import Manifest, load_manifest
 from medseg.core.runs import RunFiles, write_json
 from medseg.networks.unet import Architecture, check_architecture
@@ -194,6 +194,7 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
         skip_impossible: Leave out, by name, runs that cannot be built, instead of refusing them.
 
     Raises:
+        ChoiceError: If a name is unknown, a norm's for one; such a run is never left out.
         OptionError: If runs cannot be built, or a run's folder holds what was asked otherwise.
     """
     plan, changed, resolver, memory = Plan([], []), [], Resolver(), Memory()
@@ -210,6 +211,8 @@ def plan_runs(runs: Sequence[Run], output: Path, skip_impossible: bool = False) 
                 entry = _trained_on(folds, entry)
                 held_back |= {*manifest.folds} - {*folds, entry.fold}
             _check(entry, memory, manifest)
+        except ChoiceError:  # a slip of the pen, not a run to be left out
+            raise
         except MedsegError as error:
             plan.left_out.append(LeftOut(run.name, entry.settings, str(error)))
             continue

@@ -63,6 +63,14 @@ def test_where_no_run_is_left_nobody_is_told_to_leave_runs_out(study, tmp_path, 
     assert "--skip_impossible" not in str(told.value)
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_norm_that_is_misspelt_is_no_run_to_be_left_out(skip, study, tmp_path):
+    runs = study({"norm": ["batch", "instanse"], "seed": [0, 1]})
+    with pytest.raises(OptionError, match=r"got 'instanse'\. Did you mean 'instance'\?$") as told:
+        plan_runs(runs, tmp_path / "out", skip_impossible=skip)
+    assert "exclude" not in str(told.value)
+
+
 def test_a_norm_of_one_voxel_is_found_before_anything_starts(study, tmp_path):
     channels = {"model.network.channels": [[8] * 5]}
     runs = study({"norm": ["instance"], **channels}, fixed={"data.patch_size": [16, 16, 16]})
