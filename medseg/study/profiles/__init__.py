@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,8 @@ from medseg.study.strict_yaml import load_yaml
 
 FEWEST_FOLDS = 3
 """One to report on, one to choose learning rates on, and one to train on."""
+
+log = logging.getLogger("medseg")
 
 
 def read_profile(
@@ -36,6 +39,10 @@ def read_profile(
             f"train on; {manifest.path} has {len(folds)}. `medseg manifest` draws folds."
         )
     report, choose, *train = folds
+    log.info("folds %s are trained on, learning rates chosen on fold %d, results reported on "
+             "fold %d", train, choose, report)  # fmt: skip
+    if absent := sorted({*manifest.folds} - {*folds}):
+        log.warning("folds %s are left out: none of their files is there", absent)
     with resources.as_file(resources.files(__name__) / f"{name}.yaml") as path:
         content = dict(load_yaml(path))
     content |= {"train": train, "choose": [choose], "report": [report]}

@@ -1,5 +1,7 @@
 """Grids of norms for data that come with a configuration of `medseg fit`."""
 
+import logging
+
 import pytest
 import yaml
 
@@ -58,6 +60,22 @@ def test_folds_take_their_roles(data):
     run = read_profile("quick", config, manifest)[0]
     assert run.reported == 0
     assert (run.fixed["data.fold"], run.fixed["data.train_folds"]) == (1, [2, 3])
+
+
+def test_the_roles_of_the_folds_and_what_is_left_out_are_said(data, tmp_path, caplog):
+    manifest, config = data(5)
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        read_profile("quick", config, manifest)
+    said = "folds {} are trained on, learning rates chosen on fold {}, results reported on fold {}"
+    assert caplog.messages == [said.format([2, 3, 4], 1, 0)]
+    for kind in ("image", "label"):
+        (tmp_path / f"{kind}1.nii").unlink()
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        read_profile("quick", config, manifest)
+    assert caplog.messages == [
+        said.format([3, 4], 2, 0), "folds [1] are left out: none of their files is there"
+    ]  # fmt: skip
 
 
 def test_variants_are_tried_in_one_cell_only(data):
