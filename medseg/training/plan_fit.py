@@ -14,6 +14,7 @@ from medseg.data.fingerprint import Fingerprint
 from medseg.io.memory import size
 from medseg.networks.unet import Architecture, check_architecture
 from medseg.training import plan_rules as rules
+from medseg.training.budget import in_words
 from medseg.training.measure import StepCost, StepJob, measure, reckon
 from medseg.training.plan_options import PlanOptions
 
@@ -34,6 +35,13 @@ _PROBE_VOXELS = 64**3
 
 _MARGIN = 0.9
 """Of the memory given that a reckoned size may take."""
+
+_MEASUREMENTS = 4
+"""Of most plans: a small patch in two precisions, the patch, a larger batch."""
+
+_TO_START = 20.0
+"""Seconds until a fresh process has imported PyTorch and taken short steps: 19 s measured on two
+cores that had twice the work they can do."""
 
 SMALLER_IS_BETTER = 0.2
 """Share of the median image below which a patch sees too little of it at once."""
@@ -151,6 +159,11 @@ def _measured(
 
     Also what it takes, and what the next larger one did not fit; "" where `job` itself fits.
     """
+    # A patch whose step is guessed to take longer is not measured; a long step is taken thrice.
+    longest = 3 * machine.seconds / FEWEST_STEPS
+    log.info("measuring training steps on the %s, about %s at most",
+             "GPU" if machine.device == "cuda" else "CPU",
+             in_words(_MEASUREMENTS * _TO_START + longest))  # fmt: skip
     probe = next((c for c in candidates if c.voxels <= _PROBE_VOXELS), candidates[-1])
     probe = min(job, probe, key=lambda each: each.voxels)
     first = measure(probe)

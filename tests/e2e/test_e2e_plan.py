@@ -119,6 +119,19 @@ def test_a_measurement_that_does_not_fit_means_a_smaller_patch(phantoms, tmp_pat
     assert "the next larger one did not fit the memory" in (tmp_path / "plan.yaml").read_text()
 
 
+def test_that_steps_are_measured_is_said_before_the_first(phantoms, tmp_path, monkeypatch, capsys):
+    said = []
+
+    def measure(job):
+        said.append(capsys.readouterr().err)
+        return StepCost(GIB, 0.1)
+
+    monkeypatch.setattr(plan_fit, "measure", measure)
+    planned(phantoms, tmp_path, "--time", "15m")
+    assert "measuring training steps on the CPU, about 83 s at most" in said[0]
+    assert not any("measuring" in later for later in said[1:])
+
+
 def test_bfloat16_is_taken_where_it_is_faster_only(phantoms, tmp_path, known_speed, monkeypatch):
     assert planned(phantoms, tmp_path)["trainer"]["precision"] == "bf16-mixed"
     monkeypatch.setattr(plan_fit, "measure", lambda job: StepCost(GIB, 0.1))
