@@ -13,6 +13,11 @@ from medseg.report.sources import Source
 SETTLED_FROM = 50
 """Cases from which intervals hold although a structure is lost now and then (core.statistics)."""
 
+UNLIKE_STEPS = 1.25
+"""Most by fewest steps of trainings bounded by time, above which it is said. Within it lie batch,
+instance and group norm on one machine: steps cost 1 to 1.07 (docs/norms.md), and three trainings of
+15 minutes beside other work made steps by 1.19 (docs/training.md)."""
+
 
 def conclusions(sources: Sequence[Source]) -> list[str]:
     """Say what the figures allow to be said, and what they do not."""
@@ -83,8 +88,26 @@ def _of_comparability(sources: Sequence[Source]) -> Iterator[str]:
     ):
         if len({str(source.summary[key]) for source in sources if key in source.summary}) > 1:
             yield f"The runs were scored with different {words} and cannot be compared in them."
+    yield from _of_steps(sources)
     if len({source.fit["data_digest"] for source in sources if "data_digest" in source.fit}) > 1:
         yield "The runs did not see the same data: their data digests differ."
+
+
+def _of_steps(sources: Sequence[Source]) -> Iterator[str]:
+    ended_otherwise = ("interrupted", "stopped_early")
+    steps = sorted(
+        (_as_number(source.fit.get("steps")), source.name)
+        for source in sources
+        if source.fit.get("max_seconds") and not any(map(source.fit.get, ended_otherwise))
+    )
+    if steps and steps[-1][0] > UNLIKE_STEPS * steps[0][0]:
+        (fewest, slow), (most, fast) = steps[0], steps[-1]
+        yield (
+            f"The trainings were bounded by time (--trainer.max_time) and made unlike numbers of "
+            f"steps: most in {fast} ({most:.0f}), fewest in {slow} ({fewest:.0f}). What their "
+            "scores differ in may come from the clock and not from what the runs vary: train them "
+            "with equal --trainer.max_steps in place of --trainer.max_time."
+        )
 
 
 def _of_flaws(sources: Sequence[Source]) -> Iterator[str]:

@@ -116,6 +116,23 @@ def test_runs_of_other_cases_tolerances_or_data_are_not_comparable(make_source):
     assert "different definitions" not in text
 
 
+def test_unlike_steps_of_trainings_bounded_by_time_are_said(make_source):
+    def steps(**runs):
+        return said(*(
+            make_source(name, within=str(runs), fit={"steps": n, "max_seconds": 60, **more})
+            for name, (n, more) in runs.items()
+        ))  # fmt: skip
+
+    text = steps(batch=(268, {}), instance=(372, {}), group=(142, {}), layer=(144, {}))
+    assert "most in instance (372), fewest in group (142)" in text
+    assert "from the clock and not from what the runs vary" in text
+    assert "equal --trainer.max_steps" in text
+    assert "clock" not in steps(batch=(125, {}), group=(100, {}))
+    assert "clock" not in steps(batch=(372, {"max_seconds": None}), group=(142, {}))
+    assert "clock" not in steps(batch=(372, {}), group=(142, {"interrupted": True}))
+    assert "clock" not in steps(batch=(372, {}), group=(142, {"stopped_early": {"step": 142}}))
+
+
 def test_cases_that_share_a_patient_make_intervals_too_narrow(make_run):
     run = make_run()
     rows = [
