@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,18 +49,25 @@ class Doer:
         threads: CPU threads of each run.
         preloads: Whether its processes are forked from one that has imported what runs need, where
             that can be, instead of starting with an interpreter each.
+        begins: Told of each run that begins.
 
     Attributes:
         stopped: Set once no further run begins.
     """
 
-    def __init__(self, threads: int, preloads: bool = FORKS) -> None:
+    def __init__(
+        self,
+        threads: int,
+        preloads: bool = FORKS,
+        begins: Callable[[Planned, int | None], None] = lambda *_: None,
+    ) -> None:
         self._threads = str(threads)
         self._environment = {**os.environ, "OMP_NUM_THREADS": self._threads}
         self.stopped = threading.Event()
         self._signalled = False
         self._running: set[subprocess.Popen[bytes] | Forked] = set()
         self._preloads = preloads
+        self._begins = begins
         self._server: ForkServer | None = None
         self._starting = threading.Lock()
 
@@ -98,6 +105,7 @@ class Doer:
         # Of an attempt whose end nobody saw the seconds are not known, nor is their sum.
         spent, since = entry.record.get("seconds") if entry.record else 0.0, time.monotonic()
         entry.note(status="running", seconds=None)
+        self._begins(entry, pause_after)
         code, begun = self._call(commands, entry.files.run_dir, handle)
         if spent is not None:
             entry.note(status="running", seconds=round(spent + time.monotonic() - since, 3))

@@ -53,13 +53,13 @@ def study(options: StudyOptions) -> int:
     for entry in mine:
         log.info("%-11s %s", entry.state, entry.run.name)
     require_files((e.settings["data"], e.reported) for e in mine if not e.is_done)
-    _predict(planned, mine, options)
+    predicted = _predict(planned, mine, options)
     if options.dry_run:
         return 0
     for entry in mine:
         if entry.is_done and entry.record and (end := note_end(entry)).status:
             log.info("%-11s %s", "done" if end.status == "scored" else end.status, entry.run.name)
-    with contextlib.closing(Crew(options)) as crew:
+    with contextlib.closing(Crew(options, predicted)) as crew:
         _work(crew, mine)
     failed = crew.failures
     if crew.signalled:
@@ -97,15 +97,17 @@ def _halve(mine: Sequence[Planned]) -> None:
         log.info("halved away %s", name)
 
 
-def _predict(planned: Sequence[Planned], mine: Sequence[Planned], options: StudyOptions) -> None:
-    """Say how much memory and how many hours are left to spend."""
+def _predict(
+    planned: Sequence[Planned], mine: Sequence[Planned], options: StudyOptions
+) -> Mapping[str, float]:
+    """Say how much memory and how many hours are left to spend; return the seconds of each run."""
     left = [entry for entry in mine if not entry.is_done]
     load = functools.cache(load_manifest)
     jobs = {e.run.name: step_of(e.settings, manifest_of(e.settings["data"], load)) for e in left}
     if jobs:
         log.info("%s", Memory().words(jobs, options.workers))
     measure = functools.partial(seconds_of_steps, jobs, threads_of(options))
-    words = predicted_hours(
+    hours = predicted_hours(
         planned,
         left,
         options.workers,
@@ -113,7 +115,8 @@ def _predict(planned: Sequence[Planned], mine: Sequence[Planned], options: Study
         dict if options.engine == "ray" else measure,  # this machine tells nothing of a cluster
         expected_shares(planned),
     )
-    log.info("%s", words)
+    log.info("%s", hours.words)
+    return hours.seconds
 
 
 def _finish(plan: Plan, options: StudyOptions) -> int:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from medseg.study.planned import Planned
 from medseg.study.work import Work
@@ -26,6 +26,18 @@ FORWARD = 1 / 3
 
 Kind = tuple[str, int]
 """Norm and batch size."""
+
+
+class Hours(NamedTuple):
+    """What the runs that are left take.
+
+    Attributes:
+        words: In hours, and where that is known from.
+        seconds: Of each run, by its name; empty if not known.
+    """
+
+    words: str
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -76,8 +88,8 @@ def predicted_hours(
     work_of: Callable[[Planned], Work],
     measure: Callable[[], Mapping[str, float]] = dict,
     shares: Mapping[str, float] | None = None,
-) -> str:
-    """Say how many hours the runs that are left take, and where that is known from.
+) -> Hours:
+    """Predict how many hours the runs that are left take.
 
     Args:
         planned: All runs of the study; the finished ones tell their seconds.
@@ -89,21 +101,22 @@ def predicted_hours(
         shares: Of its steps that a run will take, by name; all of them if not given.
     """
     if not left:
-        return "predicted hours: 0; every run is done"
+        return Hours("predicted hours: 0; every run is done", {})
     paces, rest = _paces(planned), _rest(planned)
     known = Known(paces, rest, {} if paces and rest is not None else measure())
-    seconds = 0.0
+    of_runs = {}
     for entry in left:
         work = work_of(entry)
         training = known.training(entry, work, (shares or {}).get(entry.run.name, 1.0))
         if training is None:
-            return UNKNOWN
-        seconds += training + known.after(entry, work)
+            return Hours(UNKNOWN, {})
+        of_runs[entry.run.name] = training + known.after(entry, work)
+    seconds = sum(of_runs.values())
     words = f"predicted hours: {seconds / 3600:.2f} for {len(left)} runs"
     side_by_side = min(max(workers, 1), len(left))
     if side_by_side > 1:
         words += f", {seconds / 3600 / side_by_side:.2f} with {side_by_side} side by side"
-    return f"{words} (from {' and '.join(_sources(known, left))})"
+    return Hours(f"{words} (from {' and '.join(_sources(known, left))})", of_runs)
 
 
 def _sources(known: Known, left: Sequence[Planned]) -> list[str]:

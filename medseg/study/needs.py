@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +19,8 @@ from medseg.training.measure import StepJob, measure_within, reckon
 
 MEASURING_SECONDS = 45.0
 """After which no further step is measured; with the last one about a minute."""
+
+log = logging.getLogger("medseg")
 
 
 def step_of(settings: Mapping[str, Any], manifest: Manifest) -> StepJob:
@@ -103,6 +106,7 @@ def seconds_of_steps(jobs: Mapping[str, StepJob], threads: int) -> dict[str, flo
         Seconds by the run's name; empty if nothing could be measured.
     """
     distinct = {_key(job): job for job in sorted(jobs.values(), key=lambda job: job.batch_size)}
+    log.info("measuring bare steps, for up to about a minute")
     try:
         known = [*measure_within([*distinct.values()], MEASURING_SECONDS, threads)]
     except WorkerDiedError:  # no study is to fail by what it cannot foresee

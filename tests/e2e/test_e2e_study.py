@@ -52,7 +52,12 @@ def test_a_cross_validation_scores_every_case_by_a_run_that_did_not_see_it(
     assert "fold=3" in capsys.readouterr().err
     assert not output.exists()
     assert main([*command, "--shard", "0/2"]) == 0
-    assert "2 runs are left to other shares" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "2 runs are left to other shares" in told
+    assert told.index("measuring bare steps") < told.index("predicted hours")
+    log = output / "runs" / "fold=0" / "fit.log"
+    assert f"started     fold=0, 1 of 2; its log: {log}" in told
+    assert "done        fold=0; 1 left, about" in told
     assert main([*command, "--shard", "1/2"]) == 0
     manifest = json.loads(phantoms.read_text())
     rows = cases_of(output / "oof" / "cases.csv")

@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,7 +14,8 @@ import time
 import pytest
 
 from medseg.core.runs import RunFiles, write_json
-from medseg.study import doing
+from medseg.engine.outcome import Outcome
+from medseg.study import crew, doing
 from medseg.study.crew import Crew
 from medseg.study.doing import alone
 from medseg.study.grid import Run
@@ -69,10 +71,10 @@ def options(tmp_path, **more):
     return StudyOptions(config=(), output=tmp_path, threads=3, **more)
 
 
-def work(entries, asked):
-    with contextlib.closing(Crew(asked)) as crew:
-        crew.work(entries)
-    return crew
+def work(entries, asked, predicted=()):
+    with contextlib.closing(Crew(asked, dict(predicted))) as those:
+        those.work(entries)
+    return those
 
 
 def test_runs_are_forked_from_one_process_that_has_imported_what_they_need(
@@ -112,6 +114,38 @@ def test_a_failure_is_noted_with_its_command_its_status_and_its_last_words(entri
     assert [entry.record["status"] for entry in entries] == ["scored", "failed", "scored"]
 
 
+def test_what_begins_and_how_long_the_rest_takes_is_said(entries, tmp_path, caplog):
+    ends = {"diverged": entries[1], "done": entries[2]}
+    write_json(ends["diverged"].files.fit, {"interrupted": True, "diverged": "not finite"})
+    write_json(ends["done"].files.fit, {"interrupted": False})
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        work(entries, options(tmp_path), {entry.run.name: 3600.0 for entry in entries})
+    runs = tmp_path / "runs"
+    started, first, diverged, resumed, done = caplog.messages
+    assert started == f"started     seed=0, 1 of 3; its log: {runs / 'seed=0' / 'fit.log'}"
+    # The prediction is corrected by what the first run took.
+    assert re.fullmatch(r"done        seed=0; 2 left, about \d+ s", first)
+    assert re.fullmatch(r"diverged    seed=1; 1 left, about \d+ s", diverged)
+    assert resumed == f"started     seed=2, 2 of 3; its log: {runs / 'seed=2' / 'predict.log'}"
+    assert done == "done        seed=2"
+
+
+def test_what_begins_on_ray_is_said_where_it_is_sent(entries, tmp_path, monkeypatch, caplog):
+    def on_ray(start, jobs, *, claim, **_):
+        for key, job in enumerate(jobs):
+            assert claim(job)
+            ((_, end),) = start()(iter([(key, job)]))
+            yield Outcome(job, end, None, 1)
+
+    monkeypatch.setattr(crew, "supervise_on_ray", on_ray)
+    with caplog.at_level(logging.INFO, logger="medseg"):
+        work(entries[::2], options(tmp_path, engine="ray"))
+    assert [text.partition(";")[0] for text in caplog.messages] == [
+        "started     seed=0, 1 of 2", "done        seed=0",
+        "started     seed=2, 2 of 2", "done        seed=2",
+    ]  # fmt: skip
+
+
 def test_what_an_orphan_has_finished_is_noted_and_told(entries, tmp_path, caplog):
     done, diverged, _ = entries
     for entry in entries:
@@ -124,7 +158,7 @@ def test_what_an_orphan_has_finished_is_noted_and_told(entries, tmp_path, caplog
     assert done.record["status"] == "scored"
     assert (diverged.record["status"], diverged.record["reason"]) == (
         "diverged", "the loss is not finite")  # fmt: skip
-    assert caplog.messages == ["done        seed=0", "diverged    seed=1"]
+    assert caplog.messages == ["done        seed=0; 1 left", "diverged    seed=1"]
 
 
 def test_no_run_begins_after_a_failure_where_fail_fast_is_asked(entries, tmp_path):

@@ -173,7 +173,7 @@ def test_a_study_trains_to_the_rung_and_finishes_who_is_ahead(tmp_path, monkeypa
     script.write_text(FAKE)
     monkeypatch.setattr(doing, "CHAIN", (sys.executable, str(script)))
     entries = planned(tmp_path, norms=("batch",), seeds=(0,))
-    _work(Crew(StudyOptions(config=(), output=tmp_path, threads=1)), entries)
+    _work(Crew(StudyOptions(config=(), output=tmp_path, threads=1), {}), entries)
     assert {rate_of(entry): entry.state for entry in entries} == {
         0.001: "scored",
         0.01: "scored",

@@ -34,7 +34,7 @@ def changed(entry, norm="batch", batch_size=2):
 
 def hours(planned, workers, measured=(), work=NOTHING):
     left = [entry for entry in planned if not entry.is_done]
-    return predicted_hours(planned, left, workers, lambda _: work, lambda: dict(measured))
+    return predicted_hours(planned, left, workers, lambda _: work, lambda: dict(measured)).words
 
 
 def finish(entry, seconds, steps, whole=None):
@@ -82,7 +82,7 @@ def test_each_run_has_the_measured_step_of_its_own_norm(entries):
 def test_norms_and_batch_sizes_have_paces_of_their_own(entries):
     planned = entries(max_steps=3600)
     left = [changed(planned[2], *kind) for kind in (("batch", 2), ("frn", 2), ("frn", 4))]
-    left = [replace(entry, files=RunFiles(entry.files.run_dir / str(n)))
+    left = [replace(entry, run=Run({"fold": n}, ()), files=RunFiles(entry.files.run_dir / str(n)))
             for n, entry in enumerate(left)]  # fmt: skip
     planned[1] = changed(planned[1], "frn")
     finish(planned[0], 100, 100)
