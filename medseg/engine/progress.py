@@ -23,6 +23,9 @@ Item = TypeVar("Item")
 LINES = 10
 """Log lines over the whole work, where there is no terminal."""
 
+SECONDS = 1.0
+"""From one line to the next, at least; the last one always comes."""
+
 log = logging.getLogger("medseg")
 
 
@@ -68,12 +71,15 @@ def _with_bar(
 
 
 def _with_lines(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-    started = time.monotonic()
+    started = said = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         if done * LINES // max(total, 1) == (done - 1) * LINES // max(total, 1):
             continue
-        spent = time.monotonic() - started
+        now = time.monotonic()
+        if now - said < SECONDS and done < total:
+            continue
+        said, spent = now, now - started
         rest = f"about {duration(spent * (total - done) / done)} left"
         end = rest if done < total else f"took {duration(spent)}"
         log.info("%s: %d of %d (%d %%), %s", description, done, total, 100 * done / total, end)

@@ -210,7 +210,9 @@ class TrainingCLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
-            raise OptionError(f"trainer: {error}") from error
+            way = " Where PyTorch sees no GPU, take --trainer.accelerator cpu."
+            found = str(settings.accelerator) in ("gpu", "cuda", "mps")
+            raise OptionError(f"trainer: {error}{way if found else ''}") from error
         return trainer
 
     def _logger(self) -> TensorBoardLogger | bool:

@@ -283,6 +283,15 @@ def test_averaged_weights_are_never_kept_with_statistics_of_others(phantoms, fit
         ({"data__manifest": "absent.json"}, ["absent.json: cannot be read"]),
         ({"data__root": "/nowhere"}, ["no such file", "--data.root"]),
         ({"model__nrm": "batch"}, ["nrm"]),
+        pytest.param(
+            {"trainer__accelerator": "gpu"},
+            ["take --trainer.accelerator cpu"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU"),
+        ),
+        (
+            {"model__ema_decay": "0.9", "trainer__precision": "bf16-true"},
+            ["bf16-true cannot hold", "--trainer.precision bf16-mixed"],
+        ),
         ({"data__preprocessing.intensity": "[zscor]"}, ["zscor"]),
         ({"data__batch_size": "0"}, ["batch_size"]),
         ({"data__num_workers": "-1"}, ["num_workers"]),

@@ -1,11 +1,14 @@
 """Progress on a terminal and in a log."""
 
 import io
+import itertools
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from medseg.engine import progress
 from medseg.engine.progress import duration, printable, track
 
 
@@ -30,6 +33,14 @@ def log_lines(caplog, monkeypatch):
     return caplog
 
 
+@pytest.fixture
+def slowly(monkeypatch):
+    """Have a clock that goes on by more than a second at each look."""
+    ticks = itertools.count(0.0, 1.5)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+
+
+@pytest.mark.usefixtures("slowly")
 def test_log_has_about_ten_lines_however_long_the_work(log_lines):
     assert list(track(range(1000), "scoring", 1000)) == list(range(1000))
     assert len(log_lines.messages) == 10
@@ -37,9 +48,15 @@ def test_log_has_about_ten_lines_however_long_the_work(log_lines):
     assert log_lines.messages[-1].startswith("scoring: 1000 of 1000 (100 %), took ")
 
 
+@pytest.mark.usefixtures("slowly")
 def test_log_of_a_short_list_has_a_line_each(log_lines):
     assert list(track(iter("ab"), "reading", 2)) == ["a", "b"]
     assert len(log_lines.messages) == 2
+
+
+def test_what_is_done_in_no_time_has_one_line(log_lines):
+    assert list(track(range(1000), "scoring", 1000)) == list(range(1000))
+    assert log_lines.messages == ["scoring: 1000 of 1000 (100 %), took 0 s"]
 
 
 def test_nothing_to_do_says_nothing(log_lines):
