@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def commands():
 
 
 @pytest.mark.parametrize("command", list(commands()))
-def test_every_command_of_the_texts_is_one(command, capsys):
+def test_every_command_of_the_texts_is_one(command, capsys, tmp_path):
     verb, *arguments = shlex.split(command, comments=True)[1:]
     if verb.startswith("-"):
         assert cli.main([verb]) == 0
@@ -99,6 +100,9 @@ def test_every_command_of_the_texts_is_one(command, capsys):
     else:
         # A plan is written by the command before; a preset of the same data stands in for it.
         arguments = [a.replace("plans/", "pipelines/data/") for a in arguments]
+        if "--ckpt_path" in arguments:  # and for the configuration that a run keeps
+            arguments[arguments.index("--run_dir") + 1] = str(tmp_path)
+            shutil.copy("pipelines/data/hippocampus.yaml", tmp_path / "config.yaml")
         with pytest.raises(SystemExit) as end:
             fit([*arguments, "--print_config"])
         assert end.value.code in (0, None)
