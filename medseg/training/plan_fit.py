@@ -175,14 +175,14 @@ def _measured(
     most, limit = machine.seconds / FEWEST_STEPS, ""
     smaller = [c for c in candidates if c.voxels <= job.voxels]
     for candidate in smaller:
+        guess = (first.seconds or 0) * candidate.voxels / probe.voxels
+        if guess > most and candidate is not smaller[-1]:
+            limit = "time"
+            continue
         within = _within(candidate, machine)
         if within is None:
             continue
         chosen = replace(within, precision=precision)
-        guess = (first.seconds or 0) * chosen.voxels / probe.voxels
-        if guess > most and candidate is not smaller[-1]:
-            limit = "time"
-            continue
         cost = first if chosen == replace(probe, precision=precision) else measure(chosen)
         log.info("patch %s, batch %d, %s: %s", chosen.patch_size, chosen.batch_size,
                  chosen.precision, cost_words(cost))  # fmt: skip
