@@ -128,7 +128,7 @@ def list_jobs(
             f"--input {source}: no volume ({', '.join(VOLUME_ENDINGS)}, or a DICOM series) found."
         )
     _refuse_collisions(jobs, output, maps)
-    return [replace(job, problem=_problem(job, written)) for job in jobs]
+    return [replace(job, problem=job.problem or _problem(job, written)) for job in jobs]
 
 
 def _problem(job: Job, written: Format) -> str:
@@ -221,10 +221,18 @@ def _of_files(folder: Path, files: list[Path], channels: int, written: Format) -
         for place, file in zip(places, files, strict=True):
             groups[_without_channel(place)].append(file)
         pairs = list(groups.items())
-        _check_channels(pairs, channels)
+    wrong = [_wrong_channels(place, group, channels) for place, group in pairs]
+    if wrong and all(wrong):
+        raise OptionError(problems("--input", wrong))
     return [
-        Job(place.name, tuple(group), place.as_posix() + _ending(group[0], written))
-        for place, group in pairs
+        Job(
+            place.name,
+            tuple(group),
+            place.as_posix() + _ending(group[0], written),
+            problem=problem,
+            code="wrong-channels" if problem else "",
+        )
+        for (place, group), problem in zip(pairs, wrong, strict=True)
     ]
 
 
@@ -239,17 +247,14 @@ def _without_channel(place: Path) -> Path:
     return place.with_name(_CHANNEL.sub("", place.name))
 
 
-def _check_channels(pairs: list[tuple[Path, list[Path]]], channels: int) -> None:
-    """Refuse cases whose files are not the channels 0000, 0001, … or one file with all."""
+def _wrong_channels(place: Path, group: list[Path], channels: int) -> str:
+    """Say so if the files of a case are not the channels 0000, 0001, … or one file with all."""
     expected = [f"{channel:04d}" for channel in range(channels)]
-    found = []
-    for place, group in pairs:
-        suffixes = [_CHANNEL.search(case_id_of(file.name)) for file in group]
-        if len(group) > 1 and [s and s[1] for s in suffixes] != expected:
-            names = ", ".join(file.name for file in group)
-            found.append(f"case {place.as_posix()!r} needs the channels {expected}; it has {names}")
-    if found:
-        raise OptionError(problems("--input", found))
+    suffixes = [_CHANNEL.search(case_id_of(file.name)) for file in group]
+    if len(group) == 1 or [s and s[1] for s in suffixes] == expected:
+        return ""
+    names = ", ".join(file.name for file in group)
+    return f"case {place.as_posix()!r} needs the channels {expected}; it has {names}"
 
 
 def _missing(folder: Path, images: Sequence[Path], channel_names: Sequence[str]) -> str:

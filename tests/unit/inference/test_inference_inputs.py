@@ -87,6 +87,14 @@ def test_channels_must_be_numbered_from_zero_without_a_gap(tmp_path):
         list_jobs(tmp_path, 2, None, None, OUT)
 
 
+def test_a_case_without_all_channels_leaves_the_others_to_be_labelled(tmp_path):
+    touch(tmp_path, *(f"a_000{n}.nii.gz" for n in range(3)), "b_0000.nii.gz", "b_0002.nii.gz")
+    whole, broken = list_jobs(tmp_path, 3, None, None, OUT)
+    assert (whole.case_id, whole.problem) == ("a", "")
+    assert "it has b_0000.nii.gz, b_0002.nii.gz" in broken.problem
+    assert broken.code == "wrong-channels"
+
+
 def test_one_channel_files_of_nnunet_get_the_names_of_their_references(tmp_path):
     touch(tmp_path, "a_0000.nii.gz")
     assert named(list_jobs(tmp_path, 1, None, None, OUT)) == {"a.nii.gz": ["a_0000.nii.gz"]}
