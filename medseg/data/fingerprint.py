@@ -52,7 +52,7 @@ class CaseFacts:
         voxels: Voxels of each class, the background first.
         inside: A sample of each channel's values within the foreground, shape (C, n).
         lowest: The smallest value of each channel.
-        outline: Where its foreground lies.
+        outline: Where its classes lie.
     """
 
     case_id: str
@@ -113,7 +113,7 @@ class Fingerprint:
         spacings: Spacing of each image, mm.
         channels: Intensities.
         classes: Sizes.
-        mirrored: The cases against each other mirrored left to right.
+        mirrored: The cases against each other mirrored along each axis.
     """
 
     cases: tuple[str, ...]
@@ -121,7 +121,7 @@ class Fingerprint:
     spacings: tuple[tuple[float, ...], ...]
     channels: tuple[ChannelFacts, ...]
     classes: tuple[ClassFacts, ...]
-    mirrored: Mirrored
+    mirrored: tuple[Mirrored, Mirrored, Mirrored]
 
     def shapes_at(self, spacing: Sequence[float]) -> NDArray[np.float64]:
         """Return each image's shape at another spacing, shape (cases, 3)."""
@@ -204,7 +204,7 @@ def case_facts(manifest: Manifest, case: Case) -> CaseFacts:
         voxels=tuple(int(count) for count in counts),
         inside=_sample(image[:, inside]),
         lowest=tuple(float(channel.min()) for channel in image),
-        outline=outline(inside, grid.affine),
+        outline=outline(array, len(manifest.labels) - 1, grid.affine),
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether cases look alike mirrored left to right, by the shapes of their labels."""
+"""Whether cases look alike mirrored along an axis, by where their classes lie."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
+from scipy import ndimage
 
-Outline = NDArray[np.float32]
-"""Share of foreground in each cell of a coarse grid over an image, axes in RAS order."""
+Outline = NDArray[np.float16]
+"""Share of each class in each cell of a coarse grid over an image, shape (CELLS, CELLS, CELLS,
+classes), axes in RAS order."""
 
-CELLS = 16
+CELLS = 8
 """Of that grid along each axis."""
 
 FEWEST_CASES = 10
@@ -23,7 +25,7 @@ mirrored, which must be less like it by a tenth. By chance nine of ten are in 1 
 
 @dataclass(frozen=True)
 class Mirrored:
-    """Each case against the mean of the others, as they are and mirrored left to right.
+    """Each case against the mean of the others, as they are and mirrored along one axis.
 
     Attributes:
         cases: Cases that have any foreground.
@@ -39,25 +41,41 @@ class Mirrored:
 
     @property
     def is_unlike(self) -> bool:
-        """Whether a mirrored image would be unlike all others."""
-        return (
-            self.cases >= FEWEST_CASES
-            and self.own >= MOST_OF_CASES * self.cases
-            and self.mirrored < UNLIKE * self.similarity
-        )
+        """Whether a mirrored image would surely be unlike all others."""
+        return self.cases >= FEWEST_CASES and self._mostly_own and self._less_similar
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether nothing tells a mirrored image from the others."""
+        return self.cases > 0 and not self._mostly_own and not self._less_similar
+
+    @property
+    def _mostly_own(self) -> bool:
+        return self.own >= MOST_OF_CASES * self.cases
+
+    @property
+    def _less_similar(self) -> bool:
+        return self.mirrored < UNLIKE * self.similarity
 
 
-def outline(inside: NDArray[np.bool_], affine: NDArray[np.float64]) -> Outline:
-    """Return the outline of a foreground.
+def outline(label: NDArray[np.integer], classes: int, affine: NDArray[np.float64]) -> Outline:
+    """Return where the classes of a label lie.
 
     Args:
-        inside: The foreground, shape (I, J, K).
+        label: 1 to `classes`, shape (I, J, K); all other values are left out.
+        classes: Foreground classes.
         affine: Voxel index to mm, RAS+.
     """
-    share = inside.astype(np.float32)
-    for axis in range(3):
-        share = np.moveaxis(np.tensordot(_overlaps(share.shape[axis]), share, (1, axis)), 0, axis)
-    turned: Outline = orientations.apply_orientation(share, orientations.io_orientation(affine))
+    shares = np.zeros((CELLS, CELLS, CELLS, classes), np.float16)
+    cells = [_overlaps(length) for length in label.shape]
+    for number, box in enumerate(ndimage.find_objects(label, classes)):
+        if box is None:
+            continue
+        share = (label[box] == number + 1).astype(np.float32)
+        for axis, place in enumerate(box):
+            share = np.moveaxis(np.tensordot(cells[axis][:, place], share, (1, axis)), 0, axis)
+        shares[..., number] = share
+    turned: Outline = orientations.apply_orientation(shares, orientations.io_orientation(affine))
     return turned
 
 
@@ -74,22 +92,29 @@ def _overlaps(length: int) -> NDArray[np.float32]:
     return shares.astype(np.float32)
 
 
-def compare_mirrored(outlines: Sequence[Outline]) -> Mirrored:
-    """Compare each case with the others, as they are and mirrored."""
-    known = np.stack([o for o in outlines if o.any()] or [np.zeros((CELLS,) * 3, np.float32)])
+def compare_mirrored(outlines: Sequence[Outline]) -> tuple[Mirrored, Mirrored, Mirrored]:
+    """Compare each case with the others, as they are and mirrored along each axis in RAS order."""
+    known = [one for one in outlines if one.any()]
     if len(known) < 2:
-        return Mirrored()
-    others = known.sum(axis=0) - known
-    as_they_are = np.array([_cosine(one, rest) for one, rest in zip(known, others, strict=True)])
-    mirrored = np.array([_cosine(one, rest[::-1]) for one, rest in zip(known, others, strict=True)])
-    return Mirrored(
-        cases=len(known),
-        own=int(np.count_nonzero(as_they_are > mirrored)),
-        similarity=float(np.median(as_they_are)),
-        mirrored=float(np.median(mirrored)),
+        return Mirrored(), Mirrored(), Mirrored()
+    total = np.sum(known, axis=0, dtype=np.float32)
+    found = np.array([_similarities(one, total - one) for one in known])
+    own, *mirrored = found.T
+    along_i, along_j, along_k = (
+        Mirrored(
+            cases=len(known),
+            own=int(np.count_nonzero(own > axis)),
+            similarity=float(np.median(own)),
+            mirrored=float(np.median(axis)),
+        )
+        for axis in mirrored
     )
+    return along_i, along_j, along_k
 
 
-def _cosine(one: Outline, other: Outline) -> float:
-    lengths = np.linalg.norm(one) * np.linalg.norm(other)
-    return float((one * other).sum() / lengths) if lengths else 0.0
+def _similarities(one: Outline, others: NDArray[np.float32]) -> list[float]:
+    """Return the similarity of a case to others as they are, and mirrored along each axis."""
+    case = one.astype(np.float32)
+    length = np.linalg.norm(case) * np.linalg.norm(others)
+    turned = [others, *(np.flip(others, axis) for axis in range(3))]
+    return [float((case * other).sum() / length) if length else 0.0 for other in turned]

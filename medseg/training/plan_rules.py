@@ -155,24 +155,34 @@ def intensity(channel: ChannelFacts) -> tuple[str | list[float], str]:
     return "zscore", f"{channel.name} has no scale of its own: each image by itself"
 
 
-def flip_axes(class_names: Sequence[str], mirrored: Mirrored) -> tuple[list[int], str]:
+def flip_axes(class_names: Sequence[str], mirrored: Sequence[Mirrored]) -> tuple[list[int], str]:
     """Return the axes that may be mirrored, in RAS order, and why.
+
+    A body is about the same left and right, and mirrored so unless the cases tell otherwise; along
+    the other axes it is mirrored only where they look alike.
 
     Args:
         class_names: Of the foreground.
-        mirrored: How alike the cases are, mirrored or not.
+        mirrored: How alike the cases are along each axis, mirrored or not.
     """
     if names := sided(class_names):
         return [], f"{', '.join(names)}: a mirrored image would carry the wrong class"
-    if mirrored.is_unlike:
-        return [], (
-            f"{mirrored.own} of {mirrored.cases} cases are more like the others than like the "
-            f"others mirrored (similarity {mirrored.similarity:.2f} against "
-            f"{mirrored.mirrored:.2f}): all show one side"
-        )
-    return [0], (
-        "no class names left or right, and the cases look alike mirrored; no body is upside down"
+    sideways, *others = mirrored
+    if not sideways.cases:
+        return [0], "no class names left or right; too few cases to tell more"
+    axes = [0] if not sideways.is_unlike else []
+    axes += [axis for axis, found in enumerate(others, 1) if found.is_alike]
+    told = ", ".join(
+        f"{name} {found.mirrored:.2f} ({found.own} of {found.cases} cases less alike)"
+        for name, found in zip(_MIRRORED, mirrored, strict=True)
     )
+    return axes, (
+        f"no class names left or right; the classes of a case lie like the others' (similarity "
+        f"{sideways.similarity:.2f}); mirrored {told}"
+    )
+
+
+_MIRRORED = ("left and right", "front and back", "head and feet")
 
 
 def norm_for(batch: int) -> str:

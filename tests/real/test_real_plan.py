@@ -40,7 +40,7 @@ def test_sarcoma_is_windowed_by_its_own_uptake(repository, medseg_data, tmp_path
     ((lower, upper),) = plan["data"]["preprocessing"]["intensity"]
     assert lower == 0
     assert 15 < upper < 25
-    assert plan["data"]["augmentation"]["flip_axes"] == [0]  # tumours are on either side
+    assert plan["data"]["augmentation"]["flip_axes"] == [0, 1, 2]  # tumours are anywhere
     assert "train_folds" not in plan["data"]
 
 
