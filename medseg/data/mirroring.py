@@ -68,7 +68,8 @@ def outline(label: NDArray[np.integer], classes: int, affine: NDArray[np.float64
     """
     shares = np.zeros((CELLS, CELLS, CELLS, classes), np.float16)
     cells = [_overlaps(length) for length in label.shape]
-    for number, box in enumerate(ndimage.find_objects(label, classes)):
+    boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(label, classes)
+    for number, box in enumerate(boxes):
         if box is None:
             continue
         share = (label[box] == number + 1).astype(np.float32)
