@@ -249,9 +249,11 @@ def _without_channel(place: Path) -> Path:
 
 def _wrong_channels(place: Path, group: list[Path], channels: int) -> str:
     """Say so if the files of a case are not the channels 0000, 0001, … or one file with all."""
+    if len(group) == 1:
+        return ""
     expected = [f"{channel:04d}" for channel in range(channels)]
     suffixes = [_CHANNEL.search(case_id_of(file.name)) for file in group]
-    if len(group) == 1 or [s and s[1] for s in suffixes] == expected:
+    if [s and s[1] for s in suffixes] == expected:
         return ""
     names = ", ".join(file.name for file in group)
     return f"case {place.as_posix()!r} needs the channels {expected}; it has {names}"
